@@ -1,0 +1,1 @@
+"""Turns checkpoints into one verified bundle of ONNX graphs and weights."""

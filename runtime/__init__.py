@@ -1,0 +1,1 @@
+"""Runs the ensemble: the core decides, an engine computes."""

@@ -1,0 +1,1 @@
+"""Latency models: seconds and joules of a step on a device."""
