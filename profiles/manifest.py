@@ -218,8 +218,8 @@ def _verify_file(bundle: Path, entry: FileEntry, *, hashes: bool) -> None:
 
 def _verify_references(bundle: Path, manifest: Manifest, listed: set[str]) -> None:
     graphs = {graph.name for graph in manifest.graphs}
-    owners = [*manifest.experts, *([manifest.value] if manifest.value else [])]
-    for weights in (weights for owner in owners for weights in owner.weights):
+    value_weights = manifest.value.weights if manifest.value else []
+    for weights in [*(weights for expert in manifest.experts for weights in expert.weights), *value_weights]:
         if weights.graph not in graphs:
             raise BundleError(f"{bundle}: weights name graph {weights.graph!r}, the manifest has {sorted(graphs)}")
         for path in (weights.model, *weights.locations.values()):
