@@ -1,0 +1,272 @@
+"""Policies: each turns a query into inferences and an answer.
+
+A policy is a generator. It yields the inferences to start, is sent one result at a time, and returns the answer;
+returning withdraws whatever still runs. It never sees a clock, a token or a length that has not been reached.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from math import exp
+from typing import TypeAlias
+
+from octavo.runtime.core.query import (
+    Answer,
+    Candidate,
+    Ensemble,
+    Expired,
+    Inference,
+    Lost,
+    NoAnswer,
+    Query,
+    Result,
+    Score,
+)
+
+Deliberation: TypeAlias = Generator[list[Inference], Result, Answer]
+Policy: TypeAlias = Callable[[Ensemble, Query], Deliberation]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has arrived for one query, and how many results are still out."""
+
+    ensemble: Ensemble
+    query: Query
+    out: int = 0
+    candidates: list[Candidate] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    lost: int = 0
+    expired: bool = False
+
+    def start(self, inferences: list[Inference]) -> list[Inference]:
+        self.out += len(inferences)
+        return inferences
+
+    def note(self, result: Result) -> None:
+        """Book one result. A candidate from an expert with a value head brings its own score."""
+        match result:
+            case Expired():
+                self.expired = True
+                return
+            case Candidate():
+                self.candidates.append(result)
+                if result.value is not None:
+                    self.scores.append(Score(result, result.value))
+            case Score():
+                self.scores.append(result)
+            case Lost():
+                self.lost += 1
+        self.out -= 1
+
+    @property
+    def waiting(self) -> bool:
+        return self.out > 0 and not self.expired
+
+    def judge(self, result: Result) -> list[Inference]:
+        """The inference that scores a candidate just arrived; none where it carries its own value."""
+        model = self.ensemble.value_model
+        if not isinstance(result, Candidate) or model is None or result.value is not None:
+            return []
+        return self.start([Inference(result.inference.query, model, result.inference.sample, judges=result)])
+
+    def choose(self, best: Candidate, reason: str) -> Answer:
+        degraded = self.lost > 0 or self.expired
+        return Answer(self.query, best, reason, tuple(self.candidates), tuple(self.scores), degraded)
+
+    def by_score(self, reason: str = "highest value") -> Answer:
+        """The best-scored candidate; the likeliest one when the value model brought no score at all."""
+        self.demand_enough(self.candidates)
+        if not self.scores:
+            return self.by_logprob("no score arrived; highest mean log-probability")
+        return self.choose(max(self.scores, key=lambda score: score.value).candidate, reason)
+
+    def by_logprob(self, reason: str = "highest mean log-probability") -> Answer:
+        self.demand_enough(self.candidates)
+        return self.choose(max(self.candidates, key=lambda candidate: candidate.mean_logprob), reason)
+
+    def by_vote(self, weight: Callable[[Candidate], float], reason: str) -> Answer:
+        """The label with the most weight, spoken by its likeliest candidate. Candidates without a label don't vote."""
+        self.demand_enough(self.candidates)
+        votes = count_votes(self.candidates, weight)
+        if not votes:
+            return self.by_logprob("no candidate has an answer to vote on; highest mean log-probability")
+        winner = max(votes, key=lambda label: votes[label])
+        speakers = [candidate for candidate in self.candidates if candidate.answer == winner]
+        return self.choose(max(speakers, key=lambda candidate: candidate.mean_logprob), reason)
+
+    def demand_enough(self, candidates: list[Candidate]) -> None:
+        needed = min(self.ensemble.min_candidates, len(self.candidates) + self.lost + self.out)
+        if len(candidates) < max(needed, 1):
+            raise NoAnswer(f"{len(candidates)} candidates arrived, {max(needed, 1)} are needed ({self.lost} were lost)")
+
+
+def count_votes(candidates: Iterable[Candidate], weight: Callable[[Candidate], float]) -> dict[str, float]:
+    """Weight behind each answer label."""
+    votes: dict[str, float] = defaultdict(float)
+    for candidate in candidates:
+        if candidate.answer is not None:
+            votes[candidate.answer] += weight(candidate)
+    return votes
+
+
+def gather(tally: Tally, inferences: list[Inference], *, judged: bool) -> Generator[list[Inference], Result, None]:
+    """Start inferences and wait for all of them; `judged` also asks for a score of each as it lands."""
+    result = yield tally.start(inferences)
+    while True:
+        tally.note(result)
+        follow_up = tally.judge(result) if judged else []
+        if not tally.waiting:
+            return
+        result = yield follow_up
+
+
+def ensemble(panel: Ensemble, query: Query) -> Deliberation:
+    """Ask every expert, judge each candidate as it lands, answer with the best."""
+    tally = Tally(panel, query)
+    yield from gather(tally, panel.ask_all(query), judged=True)
+    return tally.by_score()
+
+
+def single(panel: Ensemble, query: Query, expert: str | None = None) -> Deliberation:
+    """Ask one expert once."""
+    tally = Tally(panel, query)
+    yield from gather(tally, [Inference(query, expert or panel.experts[0])], judged=False)
+    return tally.by_logprob("the only candidate")
+
+
+def best_of_n(panel: Ensemble, query: Query, expert: str | None = None, samples: int = 16) -> Deliberation:
+    """Ask one expert `samples` times, answer with the best score."""
+    tally = Tally(panel, query)
+    asked = [Inference(query, expert or panel.experts[0], sample) for sample in range(samples)]
+    yield from gather(tally, asked, judged=True)
+    return tally.by_score()
+
+
+def majority(panel: Ensemble, query: Query) -> Deliberation:
+    """Ask every expert, answer with the label that most candidates share (self-consistency)."""
+    tally = Tally(panel, query)
+    yield from gather(tally, panel.ask_all(query), judged=False)
+    return tally.by_vote(lambda candidate: 1.0, "most votes")
+
+
+def mean_logprob(panel: Ensemble, query: Query) -> Deliberation:
+    """Ask every expert, answer with the candidate its own model found likeliest per token."""
+    tally = Tally(panel, query)
+    yield from gather(tally, panel.ask_all(query), judged=False)
+    return tally.by_logprob()
+
+
+def weighted_vote(panel: Ensemble, query: Query) -> Deliberation:
+    """Ask every expert; each candidate votes with its score (its probability, where nothing judges)."""
+    tally = Tally(panel, query)
+    yield from gather(tally, panel.ask_all(query), judged=True)
+    values = {id(score.candidate): score.value for score in tally.scores}
+    return tally.by_vote(
+        lambda candidate: values.get(id(candidate), exp(candidate.mean_logprob)), "most weighted votes"
+    )
+
+
+def filtered(
+    panel: Ensemble, query: Query, verifier: str = "verifier", expert: str | None = None, samples: int | None = None
+) -> Deliberation:
+    """Ask, let a verifier drop the candidates that fail its tests, answer with the likeliest of the rest.
+
+    The verifier is the model named `verifier`, whose score is at least one half for a candidate that passes. When none
+    passes, the likeliest of all answers (Codex, Chen et al. 2021, section 4.5 ranks by mean log-probability).
+    """
+    tally = Tally(Ensemble(panel.experts, panel.samples_per_expert, verifier, panel.min_candidates), query)
+    count = samples or panel.samples_per_expert
+    experts = (expert,) if expert else panel.experts
+    yield from gather(tally, [Inference(query, name, i) for name in experts for i in range(count)], judged=True)
+    passing = [score.candidate for score in tally.scores if score.value >= 0.5]
+    if not passing:
+        return tally.by_logprob("no candidate passed the verifier; highest mean log-probability")
+    tally.demand_enough(tally.candidates)
+    return tally.choose(max(passing, key=lambda candidate: candidate.mean_logprob), "passed the verifier, likeliest")
+
+
+def early_exit(panel: Ensemble, query: Query, sure_at: float = 0.9) -> Deliberation:
+    """Ask every expert, stop as soon as a score reaches `sure_at`; without a value model, when the vote is decided."""
+    tally = Tally(panel, query)
+    result = yield tally.start(panel.ask_all(query))
+    while True:
+        tally.note(result)
+        if tally.scores and tally.scores[-1].value >= sure_at:
+            return tally.by_score(f"value reached {sure_at:g}")
+        follow_up = tally.judge(result)
+        if panel.value_model is None and vote_is_decided(tally):
+            return tally.by_vote(lambda candidate: 1.0, "no vote still out can change the majority")
+        if not tally.waiting:
+            return tally.by_score() if tally.scores else tally.by_vote(lambda candidate: 1.0, "most votes")
+        result = yield follow_up
+
+
+def vote_is_decided(tally: Tally) -> bool:
+    """Whether the leader stays ahead even if every result still out votes for the runner-up."""
+    votes = sorted(count_votes(tally.candidates, lambda candidate: 1.0).values(), reverse=True)
+    runner_up = votes[1] if len(votes) > 1 else 0.0
+    return bool(votes) and votes[0] > runner_up + tally.out
+
+
+def cascade(panel: Ensemble, query: Query, first: str | None = None, accept_at: float = 0.8) -> Deliberation:
+    """Ask one expert (an edge device's, say); escalate to the whole ensemble when its score is below `accept_at`.
+
+    Without a value model the score is the candidate's probability per token, exp(mean log-probability).
+    """
+    tally = Tally(panel, query)
+    first = first or panel.experts[0]
+    yield from gather(tally, [Inference(query, first)], judged=True)
+    value = (
+        tally.scores[-1].value if tally.scores else max((exp(c.mean_logprob) for c in tally.candidates), default=0.0)
+    )
+    if tally.candidates and (value >= accept_at or tally.expired):
+        reason = "deadline" if tally.expired else f"first expert's value reached {accept_at:g}"
+        return tally.choose(tally.candidates[-1], reason)
+    asked = [inference for inference in panel.ask_all(query) if (inference.model, inference.sample) != (first, 0)]
+    yield from gather(tally, asked, judged=True)
+    return tally.by_score()
+
+
+def pruned(panel: Ensemble, query: Query, after_tokens: int = 16, keep: float = 0.5) -> Deliberation:
+    """Write `after_tokens` of every candidate, judge the prefixes, continue the better part (speculative rejection)."""
+    tally = Tally(panel, query)
+    short = min(after_tokens, query.max_new_tokens)
+    asked = [Inference(i.query, i.model, i.sample, max_new_tokens=short) for i in panel.ask_all(query)]
+    yield from gather(tally, asked, judged=True)
+    ranked = sorted(tally.scores, key=lambda score: score.value, reverse=True)
+    kept = [score.candidate for score in ranked[: max(1, round(keep * len(ranked)))]] or list(tally.candidates)
+    left = query.max_new_tokens - short
+    going = [c for c in kept if not c.finished] if left > 0 and not tally.expired else []
+    if going:
+        tally.candidates = [candidate for candidate in tally.candidates if candidate.finished]
+        tally.scores = [score for score in tally.scores if score.candidate.finished]
+        resumed = [
+            Inference(query, c.inference.model, c.inference.sample, continues=c, max_new_tokens=left) for c in going
+        ]
+        yield from gather(tally, resumed, judged=True)
+    return tally.by_score()
+
+
+POLICIES: dict[str, Policy] = {
+    "ensemble": ensemble,
+    "single": single,
+    "best_of_n": best_of_n,
+    "majority": majority,
+    "weighted_vote": weighted_vote,
+    "mean_logprob": mean_logprob,
+    "filtered": filtered,
+    "early_exit": early_exit,
+    "cascade": cascade,
+    "pruned": pruned,
+}
+
+
+def policy_named(name: str, **settings: object) -> Policy:
+    """The policy of that name with its settings fixed. Raises ValueError naming the policies there are."""
+    if name not in POLICIES:
+        raise ValueError(f"no policy {name!r}; there are: {', '.join(POLICIES)}")
+    return partial(POLICIES[name], **settings) if settings else POLICIES[name]

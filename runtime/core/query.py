@@ -1,0 +1,153 @@
+"""The nouns of an ensemble: queries, inferences, candidates, scores, answers. They carry counts, never contents.
+
+Two inferences with equal fields are still two: these objects are equal only to themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """What a user asks: the length of its prompt, a budget of new tokens, perhaps the hashes of the prompt's prefix.
+
+    `prefix` holds one hash per leading chunk of the prompt (its size is the scheduler's `hash_tokens`); equal hashes
+    mean equal tokens up to there, so that their KV can be shared. Inferences of one query always share its prompt.
+    """
+
+    id: int
+    prompt_tokens: int
+    max_new_tokens: int
+    prefix: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens < 1 or self.max_new_tokens < 1:
+            raise ValueError(
+                f"query {self.id}: prompt_tokens and max_new_tokens must be at least 1, "
+                f"got {self.prompt_tokens} and {self.max_new_tokens}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inference:
+    """One run of one model for a query.
+
+    A judge reads the prompt and a candidate and writes nothing. An inference that continues a candidate takes up where
+    that one stopped; `max_new_tokens` is its own budget where it differs from the query's.
+    """
+
+    query: Query
+    model: str
+    sample: int = 0
+    judges: Candidate | None = None
+    continues: Candidate | None = None
+    max_new_tokens: int | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens to prefill: the query's prompt and whatever of a candidate is read after it."""
+        read = self.judges or self.continues
+        return self.query.prompt_tokens + (read.total_tokens if read else 0)
+
+    @property
+    def budget(self) -> int:
+        """New tokens that it may write; a judge writes none."""
+        if self.judges:
+            return 0
+        return self.query.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A finished inference: how much it wrote, how likely the model found it, and the label that a vote counts.
+
+    `value` is set when the expert itself carries a value head; otherwise a judge's Score brings it. `finished` is
+    false for a prefix that was stopped by its inference's own budget, to be pruned or continued.
+    """
+
+    inference: Inference
+    new_tokens: int
+    mean_logprob: float = 0.0
+    answer: str | None = None
+    value: float | None = None
+    finished: bool = True
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens written in all, with those of the candidate that it continues."""
+        earlier = self.inference.continues
+        return self.new_tokens + (earlier.total_tokens if earlier else 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """What the value model says of a candidate: the probability of its being right, in [0, 1].
+
+    `judge` is the inference that brought it; None when the expert's own value head did.
+    """
+
+    candidate: Candidate
+    value: float
+    judge: Inference | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lost:
+    """An inference that will bring nothing: its model died, returned NaN or ran out of time."""
+
+    inference: Inference
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expired:
+    """The query's deadline: answer now with what has arrived."""
+
+    query: Query
+
+
+Result: TypeAlias = Candidate | Score | Lost | Expired
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """The chosen candidate and why: every candidate that arrived, and its score where one was asked for."""
+
+    query: Query
+    candidate: Candidate
+    reason: str
+    candidates: tuple[Candidate, ...]
+    scores: tuple[Score, ...] = ()
+    degraded: bool = False
+
+
+class NoAnswer(Exception):
+    """Raised by a policy that cannot answer: too few candidates arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Who is asked, how often, who judges, and how few candidates still make an answer."""
+
+    experts: tuple[str, ...]
+    samples_per_expert: int = 2
+    value_model: str | None = None
+    min_candidates: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.experts or self.samples_per_expert < 1:
+            raise ValueError("an ensemble has at least one expert and one sample per expert")
+        if not 1 <= self.min_candidates <= self.inferences_per_query:
+            raise ValueError(f"min_candidates must be in [1, {self.inferences_per_query}], got {self.min_candidates}")
+
+    @property
+    def inferences_per_query(self) -> int:
+        return len(self.experts) * self.samples_per_expert
+
+    def ask_all(self, query: Query) -> list[Inference]:
+        """Every expert, `samples_per_expert` times."""
+        return [
+            Inference(query, expert, sample) for expert in self.experts for sample in range(self.samples_per_expert)
+        ]

@@ -1,0 +1,445 @@
+"""The scheduler: what one model's batch on one device does next, by vLLM V1's rules.
+
+Running rows first, then the prompts under way, then waiting ones first come first served, all within one budget of
+tokens per step; a prompt is admitted only when its whole input fits; when decodes need blocks that are not there, the
+newest is preempted and computed again later, finding what is left of its own blocks. Nothing is preempted to admit.
+
+`next_step()` proposes and changes nothing, somebody runs the step, `commit()` books it. A step of decodes alone may
+repeat: nothing changes until a row stops or someone arrives, so a simulator commits many repeats at once. All rows
+advance together, so a row's length is a difference of clocks and a commit costs what changed, not what runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, KeysView, Sequence
+from dataclasses import dataclass
+
+from octavo.runtime.core.kv import KVLedger
+from octavo.runtime.core.query import Inference
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a batch may hold.
+
+    `kv_blocks` is the KV cache in blocks of `block_tokens`. In paged memory (`paged`) the samples of a prompt share its
+    full blocks, and a preempted job may find its own blocks again; in contiguous rows each sample holds a copy, cached
+    prefixes are stored beside the rows, and a preempted row is lost. `hash_tokens` is the size of the chunks that
+    `Query.prefix` names.
+    """
+
+    kv_blocks: int
+    block_tokens: int = 16
+    max_rows: int = 256
+    max_step_tokens: int = 2048
+    paged: bool = True
+    prefix_caching: bool = True
+    hash_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        if self.max_step_tokens < self.max_rows:
+            raise ValueError(
+                f"max_step_tokens ({self.max_step_tokens}) must be at least max_rows ({self.max_rows}): "
+                "every running row writes one token a step"
+            )
+
+
+class Prompt:
+    """Tokens to prefill once: for one job, or for all samples of a query that fork from it."""
+
+    __slots__ = ("computed", "held", "jobs", "key", "left_after", "own_blocks", "prefix", "reserved", "rows", "tokens")
+
+    def __init__(self, key: int, tokens: int, prefix: tuple[int, ...], left_after: int = 0) -> None:
+        self.key = key
+        self.tokens = tokens
+        self.prefix = prefix
+        self.left_after = left_after  # shared chunks before the run of blocks that it left behind when preempted
+        self.jobs: list[Job] = []  # those that wait for it; empty once it is computed
+        self.computed = 0
+        self.held: list[int] = []  # names of the shared chunks that it holds
+        self.own_blocks = 0
+        self.reserved = 0  # own blocks and those of the chunks that it holds
+        self.rows = 0  # jobs that decode from it
+
+
+class Job:
+    """An inference under way. `tokens_at(clock)` is what it has written; the clock counts the scheduler's steps."""
+
+    __slots__ = ("inference", "joined_at", "key", "prompt", "written")
+
+    def __init__(self, key: int, inference: Inference, prompt: Prompt) -> None:
+        self.key = key
+        self.inference = inference
+        self.prompt = prompt
+        self.joined_at = -1
+        self.written = 0
+
+    def tokens_at(self, clock: int) -> int:
+        """New tokens written by the time the clock shows this."""
+        return self.written + (clock - self.joined_at if self.joined_at >= 0 else 0)
+
+    def length_at(self, clock: int) -> int:
+        """Tokens whose KV it holds; the newest token's is written by the next step."""
+        return self.prompt.tokens + clock - self.joined_at
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a prompt that a step prefills: tokens `start` to `start + tokens`."""
+
+    prompt: Prompt
+    start: int
+    tokens: int
+
+    @property
+    def completes(self) -> bool:
+        return self.start + self.tokens == self.prompt.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One forward pass, and how often it may repeat unchanged.
+
+    `decodes` rows read `context` tokens of KV in all (each row's own length, before the step) and write one token
+    each; the first sampled token of a completed prompt comes out of its last chunk. `preempted` jobs lose their memory
+    before the step runs. `rows` are the decoding jobs, a live view that `commit` changes.
+    """
+
+    decodes: int
+    context: int
+    chunks: tuple[Chunk, ...]
+    repeats: int
+    rows: KeysView[Job]
+    preempted: tuple[Job, ...] = ()
+    admitted: int = 0
+
+    @property
+    def prefill_tokens(self) -> int:
+        return sum(chunk.tokens for chunk in self.chunks)
+
+    @property
+    def tokens(self) -> int:
+        return self.decodes + self.prefill_tokens
+
+
+class Scheduler:
+    """Continuous batching of one model on one device."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.kv = KVLedger(limits.kv_blocks, limits.block_tokens, limits.hash_tokens, limits.prefix_caching)
+        self.clock = 0
+        self.context = 0
+        self.waiting: deque[Prompt] = deque()
+        self.prefilling: list[Prompt] = []
+        self.decoding: dict[Job, None] = {}
+        self._jobs: dict[Inference, Job] = {}
+        self._prompt_rows = 0
+        self._keys = 0
+        self._chunk_blocks = limits.hash_tokens // limits.block_tokens
+
+    def __len__(self) -> int:
+        """Inferences submitted and neither finished nor withdrawn."""
+        return len(self._jobs)
+
+    @property
+    def waiting_rows(self) -> int:
+        return sum(len(prompt.jobs) for prompt in self.waiting)
+
+    def fits(self, inference: Inference, rows: int = 1) -> bool:
+        """Whether the inference can ever run here: its longest form alone must fit the KV cache."""
+        kv = self.kv
+        prompt, longest = inference.prompt_tokens, inference.prompt_tokens + inference.budget
+        chunks = len(self._usable_prefix(inference))
+        beside = 0 if self.limits.paged else chunks * self._chunk_blocks
+        most = max(self._reservation(prompt, rows, chunks), kv.blocks(longest) + beside)
+        return rows <= self.limits.max_rows and most <= kv.capacity
+
+    def submit(self, inferences: Sequence[Inference]) -> Prompt:
+        """Queue inferences that share one prompt (the samples of one query); it is prefilled once for all of them.
+
+        Raises ValueError when they could never run here.
+        """
+        first = inferences[0]
+        if not self.fits(first, len(inferences)):
+            raise ValueError(
+                f"query {first.query.id}: {first.prompt_tokens} prompt and {first.budget} new tokens do not fit "
+                f"{self.kv.capacity} KV blocks of {self.kv.block_tokens} tokens and {self.limits.max_rows} rows"
+            )
+        prompt = Prompt(self._key(), first.prompt_tokens, self._usable_prefix(first))
+        for inference in inferences:
+            job = Job(self._key(), inference, prompt)
+            prompt.jobs.append(job)
+            self._jobs[inference] = job
+        self.waiting.append(prompt)
+        return prompt
+
+    def job(self, inference: Inference) -> Job | None:
+        return self._jobs.get(inference)
+
+    # Proposing.
+
+    def next_step(self) -> Step | None:
+        """The next forward pass, or None when nothing can run. Changes nothing."""
+        kv = self.kv
+        demand = kv.demand(self.clock)
+        if demand > kv.free:
+            return self._step_after_preemption()
+        chunks, budget = self._continue_prompts(self.limits.max_step_tokens - len(self.decoding))
+        admitted = self._admissible(chunks, budget, kv.free - demand)
+        if not self.decoding and not chunks:
+            return None
+        repeats = 1 if chunks else kv.steps_within(self.clock, kv.free)
+        return Step(len(self.decoding), self.context, tuple(chunks), repeats, self.decoding.keys(), (), admitted)
+
+    def _step_after_preemption(self) -> Step:
+        """Give up the newest until the rest can go on; nobody is admitted in such a step."""
+        kv, free, due = self.kv, self.kv.free, self.kv.demand(self.clock)
+        victims: list[Job] = []
+        dropped: set[Prompt] = set()
+        for prompt in reversed(self.prefilling):
+            if due <= free:
+                break
+            victims.extend(reversed(prompt.jobs))
+            dropped.add(prompt)
+            free += prompt.reserved - self._kept_by_others(prompt)
+        gone: dict[Prompt, int] = {}
+        context = self.context
+        for job in reversed(self.decoding):
+            if due <= free:
+                break
+            victims.append(job)
+            gone[job.prompt] = gone.get(job.prompt, 0) + 1
+            length = job.length_at(self.clock)
+            context -= length
+            due -= length % kv.block_tokens == 0
+            free += self._private_blocks(job)
+            if gone[job.prompt] == job.prompt.rows:
+                free += job.prompt.reserved - self._kept_by_others(job.prompt)
+        decodes = len(self.decoding) - sum(gone.values())
+        chunks, _ = self._continue_prompts(self.limits.max_step_tokens - decodes, dropped)
+        return Step(decodes, context, tuple(chunks), 1, self.decoding.keys(), tuple(victims), 0)
+
+    def _kept_by_others(self, prompt: Prompt) -> int:
+        """Blocks of shared chunks that stay in use after this prompt lets go."""
+        return self._chunk_blocks * sum(self.kv.holders(name) > 1 for name in prompt.held)
+
+    def _continue_prompts(self, budget: int, dropped: Iterable[Prompt] = ()) -> tuple[list[Chunk], int]:
+        chunks = []
+        for prompt in self.prefilling:
+            if budget and prompt not in dropped:
+                tokens = min(budget, prompt.tokens - prompt.computed)
+                chunks.append(Chunk(prompt, prompt.computed, tokens))
+                budget -= tokens
+        return chunks, budget
+
+    def _admissible(self, chunks: list[Chunk], budget: int, free: int) -> int:
+        """Append the first chunk of each waiting prompt that may start now; returns how many."""
+        admitted = 0
+        rows = len(self.decoding) + self._prompt_rows
+        for prompt in self.waiting:
+            rows += len(prompt.jobs)
+            if not budget or rows > self.limits.max_rows:
+                break
+            start, resident = self._resident(prompt)
+            free -= self._reservation(prompt.tokens, len(prompt.jobs), len(prompt.prefix)) - resident
+            if free < 0:
+                break
+            tokens = min(budget, prompt.tokens - start)
+            chunks.append(Chunk(prompt, start, tokens))
+            budget -= tokens
+            admitted += 1
+        return admitted
+
+    def _resident(self, prompt: Prompt) -> tuple[int, int]:
+        """Tokens of a prompt that need no computing, and blocks among them that are in use already.
+
+        At least one token is always computed, for its logits. Two prompts admitted in one step that find the same idle
+        chunk each reserve it, which errs on the safe side.
+        """
+        kv = self.kv
+        names = prompt.prefix[: (prompt.tokens - 1) // kv.hash_tokens]
+        hits, in_use = kv.cached_chunks(names) if names else (0, 0)
+        tokens = hits * kv.hash_tokens
+        left = kv.remembered(prompt.key)
+        if left and hits >= prompt.left_after:
+            behind = prompt.left_after * kv.hash_tokens
+            whole = (prompt.tokens - 1 - behind) // kv.block_tokens
+            tokens = max(tokens, behind + min(left, whole) * kv.block_tokens)
+        return min(tokens, prompt.tokens - 1), in_use * self._chunk_blocks
+
+    # Booking.
+
+    def commit(self, step: Step, repeats: int = 1, stopped: Sequence[Job] = ()) -> None:
+        """Book a step that has run `repeats` times; `stopped` jobs wrote their last token in the last of them."""
+        if not 1 <= repeats <= step.repeats:
+            raise ValueError(f"a step that may repeat {step.repeats} times was committed {repeats} times")
+        for job in step.preempted:
+            self._preempt(job)
+        arrivals = step.chunks[len(step.chunks) - step.admitted :]
+        for chunk in arrivals:
+            self._find(chunk)
+        if step.decodes:
+            self.kv.take(self.kv.demand(self.clock, repeats))
+        for chunk in arrivals:
+            self._admit(chunk.prompt)
+        self.clock += repeats
+        self.context += step.decodes * repeats
+        for chunk in step.chunks:
+            self._compute(chunk)
+        for job in stopped:
+            self._finish(job)
+
+    def withdraw(self, inference: Inference) -> bool:
+        """Forget an inference between two steps; everything it held is free again. False when it is not here."""
+        job = self._jobs.get(inference)
+        if job is None:
+            return False
+        if job in self.decoding:
+            self._finish(job)
+            return True
+        del self._jobs[inference]
+        prompt = job.prompt
+        prompt.jobs.remove(job)
+        admitted = prompt in self.prefilling
+        self._prompt_rows -= admitted
+        if not prompt.jobs:
+            if admitted:
+                self.prefilling.remove(prompt)
+                self._release(prompt)
+            else:
+                self.waiting.remove(prompt)
+        return True
+
+    def _find(self, chunk: Chunk) -> None:
+        """Hold what is resident of a prompt about to be admitted, before anything is evicted for others."""
+        kv, prompt = self.kv, chunk.prompt
+        prompt.computed = chunk.start
+        for name in prompt.prefix[: chunk.start // kv.hash_tokens]:
+            if not kv.share(name):
+                break
+            prompt.held.append(name)
+        prompt.reserved = self._reservation(prompt.tokens, len(prompt.jobs), len(prompt.prefix))
+        needed = prompt.reserved - len(prompt.held) * self._chunk_blocks
+        found = kv.recall(prompt.key)
+        prompt.own_blocks = min(found, needed)
+        kv.give(found - prompt.own_blocks)
+
+    def _admit(self, prompt: Prompt) -> None:
+        """Reserve the whole input, less what was found."""
+        self.prefilling.append(self.waiting.popleft())
+        self._prompt_rows += len(prompt.jobs)
+        needed = prompt.reserved - len(prompt.held) * self._chunk_blocks - prompt.own_blocks
+        self.kv.take(needed)
+        prompt.own_blocks += needed
+
+    def _compute(self, chunk: Chunk) -> None:
+        prompt, kv = chunk.prompt, self.kv
+        prompt.computed += chunk.tokens
+        if prompt.prefix:
+            whole = min(prompt.computed // kv.hash_tokens, len(prompt.prefix))
+            for name in prompt.prefix[len(prompt.held) : whole]:
+                if not kv.publish(name):
+                    break
+                prompt.held.append(name)
+                prompt.own_blocks -= self._chunk_blocks
+        if chunk.completes:
+            self._fork(prompt)
+
+    def _fork(self, prompt: Prompt) -> None:
+        """The prompt is computed: each of its jobs samples a first token and decodes on its own from here."""
+        self.prefilling.remove(prompt)
+        self._prompt_rows -= len(prompt.jobs)
+        prompt.rows = len(prompt.jobs)
+        private = self._tail_blocks(prompt) * len(prompt.jobs)
+        prompt.own_blocks -= private
+        prompt.reserved -= private
+        for job in prompt.jobs:
+            job.joined_at = self.clock
+            job.written += 1
+            self.decoding[job] = None
+            self.context += prompt.tokens
+            self.kv.enter(prompt.tokens, self.clock)
+        prompt.jobs = []
+
+    def _finish(self, job: Job) -> None:
+        del self._jobs[job.inference]
+        self.kv.give(self._detach(job))
+
+    def _preempt(self, job: Job) -> None:
+        """Take a job's memory away and put it first in line, to compute again what it had."""
+        prompt = job.prompt
+        if job not in self.decoding:
+            self._suspend(prompt)
+            return
+        tokens = prompt.tokens + self.clock - job.joined_at + 1
+        job.written = job.tokens_at(self.clock)
+        again = Prompt(self._key(), tokens, prompt.prefix, len(prompt.held))
+        owner = again.key if prompt.rows == 1 and self.limits.paged else None
+        self.kv.give(self._detach(job, owner), owner)
+        job.joined_at = -1
+        job.prompt = again
+        again.jobs.append(job)
+        self.waiting.appendleft(again)
+
+    def _suspend(self, prompt: Prompt) -> None:
+        """Preempt a prompt that is still being prefilled, with all that wait for it (once, though each is a victim)."""
+        if prompt not in self.prefilling:
+            return
+        self.prefilling.remove(prompt)
+        self._prompt_rows -= len(prompt.jobs)
+        prompt.left_after = len(prompt.held)
+        behind = prompt.left_after * self._chunk_blocks
+        kept = prompt.computed // self.kv.block_tokens - behind if self.limits.paged else 0
+        self.kv.give(prompt.own_blocks - kept)
+        prompt.own_blocks = kept
+        self._release(prompt, owner=prompt.key)
+        prompt.computed = 0
+        self.waiting.appendleft(prompt)
+
+    def _detach(self, job: Job, owner: int | None = None) -> int:
+        """Take a row out of the batch; returns the private blocks that the caller gives back."""
+        private = self._private_blocks(job)
+        prompt = job.prompt
+        del self.decoding[job]
+        self.context -= job.length_at(self.clock)
+        self.kv.leave(prompt.tokens, job.joined_at)
+        prompt.rows -= 1
+        if not prompt.rows:
+            self._release(prompt, owner)
+        return private
+
+    def _release(self, prompt: Prompt, owner: int | None = None) -> None:
+        for name in reversed(prompt.held):
+            self.kv.unshare(name)
+        self.kv.give(prompt.own_blocks, owner)
+        prompt.held = []
+        prompt.own_blocks = prompt.reserved = 0
+
+    # Block arithmetic.
+
+    def _usable_prefix(self, inference: Inference) -> tuple[int, ...]:
+        """The named chunks that the prompt really holds; none where nothing is cached."""
+        return inference.query.prefix[: inference.prompt_tokens // self.kv.hash_tokens] if self.kv.caching else ()
+
+    def _reservation(self, tokens: int, rows: int, chunks: int) -> int:
+        """Blocks that a prompt and its rows' copies of it need; in contiguous rows, cached chunks come on top."""
+        if not self.limits.paged:
+            return rows * self.kv.blocks(tokens) + chunks * self._chunk_blocks
+        whole = tokens // self.kv.block_tokens
+        return whole + rows * (self.kv.blocks(tokens) - whole)
+
+    def _tail_blocks(self, prompt: Prompt) -> int:
+        """Blocks of the prompt that each of its rows holds for itself from the fork on."""
+        blocks = self.kv.blocks(prompt.tokens)
+        return blocks - prompt.tokens // self.kv.block_tokens if self.limits.paged else blocks
+
+    def _private_blocks(self, job: Job) -> int:
+        blocks = self.kv.blocks(job.length_at(self.clock))
+        shared = job.prompt.tokens // self.kv.block_tokens if self.limits.paged else 0
+        return blocks - shared
+
+    def _key(self) -> int:
+        self._keys += 1
+        return self._keys

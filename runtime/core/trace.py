@@ -1,0 +1,100 @@
+"""Trace records: one per query and one per inference, the same for measured and simulated runs.
+
+Times are seconds on the run's own clock, which starts at zero. None means that it did not happen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Outcome = Literal["answered", "rejected", "failed"]
+End = Literal["finished", "withdrawn", "lost"]
+
+
+@dataclass(slots=True)
+class InferenceRecord:
+    """One inference: when it was asked for, first scheduled, wrote its first token and ended, and on which device."""
+
+    query: int
+    model: str
+    sample: int
+    judge: bool
+    device: str
+    prompt_tokens: int
+    new_tokens: int
+    submitted: float
+    scheduled: float | None = None
+    first_token: float | None = None
+    ended: float | None = None
+    end: End = "finished"
+    preemptions: int = 0
+
+
+@dataclass(slots=True)
+class QueryRecord:
+    """One query: arrival, answer, and what it took. `barrier_wait` is the last candidate's time after the median's."""
+
+    query: int
+    arrival: float
+    prompt_tokens: int
+    answer_tokens: int = 0
+    first_token: float | None = None
+    ended: float | None = None
+    outcome: Outcome = "answered"
+    reason: str = ""
+    chosen: str | None = None
+    value: float | None = None
+    candidates: int = 0
+    total_tokens: int = 0
+    wasted_tokens: int = 0
+    barrier_wait: float = 0.0
+    degraded: bool = False
+
+    @property
+    def latency(self) -> float | None:
+        return None if self.ended is None else self.ended - self.arrival
+
+    @property
+    def ttft(self) -> float | None:
+        return None if self.first_token is None else self.first_token - self.arrival
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """One forward pass of one device (or several equal ones in a row): its batch, and the seconds it took in all."""
+
+    device: str
+    start: float
+    seconds: float
+    decodes: int
+    context: int
+    prefill_tokens: int
+    repeats: int = 1
+    preempted: int = 0
+
+
+Record = InferenceRecord | QueryRecord | StepRecord
+KINDS: dict[str, type[Record]] = {"inference": InferenceRecord, "query": QueryRecord, "step": StepRecord}
+NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+def to_lines(records: Iterable[Record]) -> Iterator[str]:
+    """JSON Lines, each record with its `kind` first."""
+    for record in records:
+        yield json.dumps({"kind": NAMES[type(record)], **asdict(record)}, separators=(",", ":"))
+
+
+def from_lines(lines: Iterable[str], source: str = "trace") -> Iterator[Record]:
+    """The records of a JSON Lines trace. Raises ValueError naming the line and what is wrong with it."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            kind = KINDS[row.pop("kind")]
+            yield kind(**row)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{source}:{number}: not a trace record ({error}); kinds are {', '.join(KINDS)}") from None
