@@ -1,0 +1,70 @@
+"""Measured step times of one model on one machine: what `octavo measure` writes and a latency table reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from octavo.profiles.errors import ConfigError
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StepTime(_Facts):
+    """The time of one kind of step: `decodes` rows that read `context` KV tokens in all, beside `prefill_tokens`.
+
+    `prefill_rows` prompts share the prefill tokens; `past` KV tokens in all were there before them. Seconds are of the
+    whole step as the engine's driver sees it: the median, and half the interquartile range.
+    """
+
+    decodes: int = Field(ge=0)
+    context: int = Field(ge=0)
+    prefill_tokens: int = Field(ge=0)
+    prefill_rows: int = Field(ge=0)
+    past: int = Field(default=0, ge=0)
+    seconds: float = Field(gt=0)
+    spread: float = Field(default=0.0, ge=0)
+    samples: int = Field(default=1, ge=1)
+
+
+class LatencyProfile(_Facts):
+    """Step times of one model (or of all experts that share its graph), and how they were taken.
+
+    `kind` says what the model does in a step: decoders prefill and decode, judges only prefill. Overheads are seconds
+    outside the forward pass: per step, per inference (tokenizing, admission), per query (join, selection).
+    """
+
+    name: str
+    model: str
+    kind: str = Field(default="decoder", pattern="^(decoder|judge)$")
+    hardware: str
+    provider: str
+    precision: str
+    threads: int = Field(ge=1)
+    concurrent: int = Field(default=1, ge=1, description="devices of this machine that were kept busy meanwhile")
+    measured_on: str = Field(description="date, ISO 8601")
+    machine: dict[str, str] = Field(description="processor, memory, operating system, versions")
+    steps: list[StepTime] = Field(min_length=1)
+    step_overhead: float = Field(default=0.0, ge=0)
+    inference_overhead: float = Field(default=0.0, ge=0)
+    query_overhead: float = Field(default=0.0, ge=0)
+    weight_bytes: int = Field(default=0, ge=0)
+    kv_bytes_per_token: int = Field(default=0, ge=0)
+    peak_memory_bytes: int = Field(default=0, ge=0)
+    watts: float | None = Field(default=None, description="mean power meanwhile, where the machine says")
+    coefficients: dict[str, float] = Field(default_factory=dict, description="of a fit over these steps, in seconds")
+    residuals: dict[str, float] = Field(default_factory=dict, description="of that fit: mape, p90, worst")
+
+
+def read_latency(path: Path) -> LatencyProfile:
+    """A latency profile from a JSON file. Raises ConfigError naming the file and each wrong key."""
+    try:
+        return LatencyProfile.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such latency profile; `octavo measure` writes one") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
+        raise ConfigError(f"{path}: {wrong}") from None
