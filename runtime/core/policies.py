@@ -223,9 +223,10 @@ def cascade(panel: Ensemble, query: Query, first: str | None = None, accept_at: 
     value = (
         tally.scores[-1].value if tally.scores else max((exp(c.mean_logprob) for c in tally.candidates), default=0.0)
     )
-    if tally.candidates and (value >= accept_at or tally.expired):
-        reason = "deadline" if tally.expired else f"first expert's value reached {accept_at:g}"
-        return tally.choose(tally.candidates[-1], reason)
+    if tally.expired:
+        return tally.by_score("deadline before escalation")
+    if tally.candidates and value >= accept_at:
+        return tally.choose(tally.candidates[-1], f"first expert's value reached {accept_at:g}")
     asked = [inference for inference in panel.ask_all(query) if (inference.model, inference.sample) != (first, 0)]
     yield from gather(tally, asked, judged=True)
     return tally.by_score()
