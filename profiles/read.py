@@ -28,19 +28,16 @@ class _Loader(_SafeLoader):
     """safe_load, but a key that is there twice is an error, and 1e9 is a number as in YAML 1.2."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for index, key in enumerate(keys):
+            if any(key.value == before.value for before in keys[:index]):
                 problem = f"the key {key.value!r} is there twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 _EXPONENT = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def parse_yaml(text: str, origin: str) -> Any:
@@ -90,7 +87,8 @@ def _same_alternative(have: Any, change: Any) -> bool:
 def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> Data:
     """A copy of plain data with `a.b=c` set, or `a.b*=0.7` scaling every number at or below a.b.
 
-    Indices of lists are allowed. Keys that are not there are made: whether they may be is for the schema to say. Raises ConfigError.
+    Indices of lists are allowed. Keys that are not there are made: whether they may be is for the schema to say.
+    Raises ConfigError.
     """
     changed: Data = copy.deepcopy(dict(data))
     for override in overrides:
