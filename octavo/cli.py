@@ -1,5 +1,216 @@
-"""The command line."""
+"""The command line: one short function per command. What is heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from octavo import __version__, show, terminal
+from octavo.show import Precision
+
+app = typer.Typer(
+    name="octavo",
+    help="Run an ensemble of language models on ONNX Runtime, and know what it costs before you buy GPUs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": terminal.WIDTH},
+    rich_markup_mode="markdown",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Also write the result to this file.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; a user's error is one message on stderr and its exit code, never a traceback."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="octavo")
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+        if code == terminal.INTERRUPTED:
+            terminal.complain(terminal.INTERRUPTION)
+        return code
+    except BaseException as error:
+        ending = terminal.ending(error)
+        if ending is None:
+            raise
+        terminal.complain(ending[0])
+        return ending[1]
     return 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"octavo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what this machine has, and which execution providers really create a session.
+
+    Exits with 4 when something found would fail later.
+    """
+    from octavo.doctor import examine
+
+    findings = list(examine(Path.cwd()))
+    if json:
+        terminal.dump([{"what": f.what, "status": f.status, "detail": f.detail} for f in findings])
+    else:
+        terminal.show(terminal.table("", ("", "", ""), [(f.what, f.status, f.detail) for f in findings], left=3))
+    if any(finding.status == "wrong" for finding in findings):
+        raise typer.Exit(4)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Argument(help="The folder for the checkpoints and the task files.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is there already.")] = False,
+) -> None:
+    """Train the embedded default: a base, eight experts, a value model, and two baselines of equal training.
+
+    All are saved as ordinary Hugging Face checkpoint folders. A stage that is finished is not trained again.
+    """
+    from octavo.exporters.train import train_ensemble
+
+    with terminal.watching() as watch:
+        train_ensemble(out, fresh=fresh, progress=lambda p: watch(p.stage, p.fraction, p.message))
+    terminal.say(f"trained in {out}: {', '.join(sorted(path.parent.name for path in out.glob('*/config.json')))}")
+
+
+@app.command()
+def export(
+    experts: Annotated[list[Path], typer.Argument(help="Checkpoint folders: config.json and safetensors.")],
+    out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
+    value: Annotated[Path | None, typer.Option(help="A sequence-classification checkpoint with one logit.")] = None,
+    name: Annotated[str | None, typer.Option(help="The bundle's name; the folder's by default.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="cpu, cuda or tensorrt; may be given several times.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or int4.")] = "fp32",
+    route: Annotated[str, typer.Option(help="native, optimum, or auto.")] = "auto",
+    parity_text: Annotated[Path | None, typer.Option(help="Real text for the parity check.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Give the k largest logits instead of all.", min=1)] = None,
+    max_length: Annotated[int | None, typer.Option(help="Limit the context to so many tokens.", min=1)] = None,
+    verify: Annotated[bool, typer.Option(help="Check parity; --no-verify is recorded in the manifest.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Export checkpoints to ONNX: one verified bundle, proven equal to the originals.
+
+    Exits with 6, and leaves no bundle, when a model is not equal to its original within its precision's tolerance.
+    """
+    from octavo.exporters.export import export_bundle
+
+    with terminal.watching() as watch:
+        manifest = export_bundle(
+            experts,
+            out,
+            value=value,
+            name=name,
+            targets=target or ["cpu"],
+            precision=show.choice("precision", precision, Precision),
+            route=route,
+            verify=verify,
+            parity_text=parity_text,
+            top_k=top_k,
+            max_length=max_length,
+            overwrite=overwrite,
+            progress=lambda p: watch("export", p.done / max(1, p.total), f"{p.stage} {p.model or ''}".strip()),
+        )
+    show.manifest(manifest, out, as_json=json)
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="The bundle folder.")],
+    verify: Annotated[bool, typer.Option(help="Check the sha256 of every file.")] = True,
+    json: Json = False,
+) -> None:
+    """Verify a bundle and print what is in it: sizes, graphs, parity, targets, KV bytes per token."""
+    from octavo.profiles.manifest import verify_bundle
+
+    show.manifest(verify_bundle(bundle, hashes=verify), bundle, as_json=json)
+
+
+profiles_app = typer.Typer(help="Facts with their sources: hardware, models, links, prices, workloads, scenarios.")
+app.add_typer(profiles_app, name="profiles", no_args_is_help=True)
+Kind = Annotated[str, typer.Argument(help="hardware, models, links, prices, workloads or scenarios.")]
+
+
+@profiles_app.command("list")
+def profiles_list(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = None, json: Json = False
+) -> None:
+    """List the profiles there are: built-in ones, and your own, which go before them."""
+    from octavo.profiles import list_profiles
+    from octavo.profiles.find import KINDS
+
+    found = {each: list_profiles(each) for each in ([kind] if kind else KINDS)}
+    if json:
+        terminal.dump(found)
+        return
+    for each, rows in found.items():
+        terminal.show(
+            terminal.table(each, ("name", "description"), [(row["name"], row["description"]) for row in rows], left=2)
+        )
+
+
+@profiles_app.command("show")
+def profiles_show(kind: Kind, name: str, json: Json = False) -> None:
+    """Show everything that is known of a profile, in base units, with its sources."""
+    import yaml
+
+    from octavo.profiles import show_profile
+
+    data = show_profile(kind, name)
+    terminal.dump(data) if json else print(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=98), end="")
+
+
+@profiles_app.command("add")
+def profiles_add(
+    kind: Kind,
+    path: Path,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace one of that name.")] = False,
+) -> None:
+    """Check a profile file and add it to your own folder, where it goes before a built-in one of its name."""
+    from octavo.profiles import add_profile
+
+    terminal.say(f"added {add_profile(kind, path, replace=replace)}")
+
+
+@profiles_app.command("check")
+def profiles_check(kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = None) -> None:
+    """Check that every profile loads and every number has a source; exits with 2 when not."""
+    from octavo.profiles import check_profiles
+
+    problems = check_profiles(kind)
+    for line in problems:
+        terminal.complain(line)
+    if problems:
+        raise typer.Exit(2)
+    terminal.say("every profile loads, and every number has a source")
+
+
+@profiles_app.command("schema")
+def profiles_schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    from octavo.profiles import scenario_schema
+
+    terminal.dump(scenario_schema())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -19,6 +20,7 @@ from octavo.profiles.errors import OctavoError
 
 WIDTH = 100
 INTERRUPTED = 130
+INTERRUPTION = "interrupted; nothing half-written was left, and what is finished is found again"
 
 # Told how far a stage is: its name, the share done in [0, 1], and what is going on.
 Watcher = Callable[[str, float, str], None]
@@ -41,6 +43,11 @@ def note(text: str) -> None:
     console(stderr=True).print(text, style="dim")
 
 
+def complain(text: str) -> None:
+    """What went wrong, for the person who can put it right."""
+    console(stderr=True).print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+
+
 def dump(data: Any) -> None:
     """The result for machines: JSON with sorted keys on stdout."""
     print(json.dumps(data, indent=2, sort_keys=True, default=str))
@@ -48,7 +55,9 @@ def dump(data: Any) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> Table:
     """A table whose first `left` columns are words and the rest numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
+    made = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
@@ -106,8 +115,8 @@ def ending(error: BaseException) -> tuple[str, int] | None:
     match error:
         case OctavoError():
             return f"{error}", error.exit_code
-        case KeyboardInterrupt():
-            return "interrupted; finished stages are kept and found again", INTERRUPTED
+        case KeyboardInterrupt() | EOFError():
+            return INTERRUPTION, INTERRUPTED
         case OSError() if error.errno == errno.ENOSPC:
             return f"no space left on the disk while writing {error.filename or 'a file'}", 4
         case PermissionError():
