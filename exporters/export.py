@@ -1,0 +1,184 @@
+"""`export_bundle`: checkpoints in, one verified bundle out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from octavo.exporters.decoder import Outputs
+from octavo.exporters.graph import Graph
+from octavo.exporters.package import Workshop, copy_companions
+from octavo.exporters.plan import OWN, SHARED, Group, Member, Settings, plan
+from octavo.exporters.progress import ExportProgress, Stage, silent
+from octavo.exporters.value import read_calibration
+from octavo.exporters.verify import Verifier
+from octavo.exporters.weights import write_weights
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.manifest import (
+    EnsembleDefaults,
+    ExpertEntry,
+    GraphEntry,
+    Manifest,
+    Parity,
+    Precision,
+    ValueEntry,
+    Weights,
+)
+
+LIBRARIES = ("octavo", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "transformers", "torch")
+
+
+def export_bundle(
+    experts: Sequence[Path],
+    out: Path,
+    *,
+    value: Path | None = None,
+    name: str | None = None,
+    targets: Sequence[str] = ("cpu",),
+    precision: Precision = "fp32",
+    route: str = "auto",
+    verify: bool = True,
+    parity_text: Path | None = None,
+    top_k: int | None = None,
+    hidden: bool = False,
+    max_length: int | None = None,
+    defaults: EnsembleDefaults | None = None,
+    overwrite: bool = False,
+    progress: Callable[[ExportProgress], None] = silent,
+) -> Manifest:
+    """Export checkpoints (Hugging Face folders) and perhaps a value model into the bundle folder `out`.
+
+    The bundle appears whole or not at all: it is made in a temporary sibling folder and renamed. `max_length` limits the
+    context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of real text for the parity check.
+
+    Raises ConfigError for wrong arguments, BundleError for a checkpoint that cannot be exported, MachineError for a full
+    disk, GateError when a model is not equal to its original within the precision's tolerance.
+    """
+    if not experts:
+        raise ConfigError("experts: at least one checkpoint folder is needed")
+    settings = Settings(targets, precision, Outputs(top_k, hidden), max_length)
+    progress(ExportProgress("plan", None, 0, 1))
+    groups = plan(experts, value, settings)
+    workshop = Workshop(out, overwrite=overwrite)
+    workshop.open(sum(group.bytes for group in groups))
+    export = _Export(workshop, settings, Verifier(settings, parity_text) if verify else None, progress, groups)
+    try:
+        manifest = export.run(name or out.name, defaults or EnsembleDefaults())
+    except BaseException:
+        workshop.discard()
+        raise
+    return manifest
+
+
+@dataclass(slots=True)
+class _Export:
+    """One export under way."""
+
+    workshop: Workshop
+    settings: Settings
+    verifier: Verifier | None
+    progress: Callable[[ExportProgress], None]
+    groups: list[Group]
+    graphs: list[GraphEntry] = field(default_factory=list)
+    experts: list[ExpertEntry] = field(default_factory=list)
+    value: ValueEntry | None = None
+    done: int = 0
+
+    def run(self, name: str, defaults: EnsembleDefaults) -> Manifest:
+        for group in self.groups:
+            self.write_group(group)
+        self.tell("files", None)
+        manifest = Manifest(
+            name=name,
+            created_by=_versions(),
+            graphs=self.graphs,
+            experts=self.experts,
+            value=self.value,
+            defaults=defaults,
+            verified=self.verifier is not None,
+            files=self.workshop.file_entries(),
+        )
+        self.workshop.publish(manifest)
+        self.tell("done", None)
+        return manifest
+
+    def write_group(self, group: Group) -> None:
+        """The group's graphs and shared weights once, then each model's own."""
+        self.tell("graph", None, ", ".join(graph.name for graph in group.graphs))
+        models = {graph.name: graph.serialize(group.layout) for graph in group.graphs}
+        entries = [graph.entry(models[graph.name]) for graph in group.graphs]
+        if SHARED in group.layout.sizes:
+            path = self.workshop.folder / group.shared_path
+            path.parent.mkdir(exist_ok=True)
+            write_weights(path, group.weights, group.layout, SHARED, group.members[0].checkpoint)
+        for member in group.members:
+            weights = self.write_member(group, member, models)
+            self.enter(group, member, self.verified(group, member, entries, weights))
+        self.graphs += entries
+
+    def write_member(self, group: Group, member: Member, models: dict[str, bytes]) -> list[Weights]:
+        self.tell("weights", member.folder)
+        folder = self.workshop.folder / member.folder
+        folder.mkdir()
+        copy_companions(member.checkpoint, folder)
+        write_weights(folder / OWN, group.weights, group.layout, OWN, member.checkpoint)
+        for graph in group.graphs:
+            (folder / model_name(graph)).write_bytes(models[graph.name])
+        locations = group.locations(member)
+        return [
+            Weights(graph=graph.name, model=f"{member.folder}/{model_name(graph)}", locations=locations)
+            for graph in group.graphs
+        ]
+
+    def verified(self, group: Group, member: Member, graphs: list[GraphEntry], weights: list[Weights]) -> list[Weights]:
+        """The weights with their parity, if it is asked for. Raises GateError."""
+        if self.verifier is None:
+            return weights
+        self.tell("parity", member.folder)
+        measured = self.verifier.measure(
+            self.workshop.folder, member, group.head, list(zip(graphs, weights, strict=True))
+        )
+        for parity in measured:
+            self.tell("parity", member.folder, parity=parity)
+        self.verifier.gate(member.folder, measured)
+        return [entry.model_copy(update={"parity": parity}) for entry, parity in zip(weights, measured, strict=True)]
+
+    def enter(self, group: Group, member: Member, weights: list[Weights]) -> None:
+        """Put a finished model into the manifest."""
+        checkpoint = member.checkpoint
+        common = {
+            "name": member.folder,
+            "folder": member.folder,
+            "model_type": checkpoint.model_type,
+            "source": str(checkpoint.folder),
+            "parameters": checkpoint.parameters,
+            "weights": weights,
+        }
+        if group.head == "score":
+            figures = read_calibration(checkpoint)
+            line = {key: figures[key] for key in ("scale", "shift") if key in figures}
+            self.value = ValueEntry(**common, **line, calibration=figures)  # type: ignore[arg-type]
+        else:
+            self.experts.append(ExpertEntry(**common, vocab_size=group.graphs[0].decoder.vocab_size))  # type: ignore[arg-type]
+        self.done += 1
+
+    def tell(self, stage: Stage, model: str | None, note: str = "", parity: Parity | None = None) -> None:
+        total = sum(len(group.members) for group in self.groups)
+        self.progress(ExportProgress(stage, model, self.done, total, note, parity))
+
+
+def model_name(graph: Graph) -> str:
+    """File name of a graph in each model's folder."""
+    return "model.onnx" if graph.lowering == "ort" else f"model.{graph.lowering}.onnx"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

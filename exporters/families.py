@@ -1,0 +1,315 @@
+"""Which checkpoints the native route reads: each family's config, turned into the one description of a decoder.
+
+Every key of a config must be understood: it is read here, or known to leave the logits alone, or refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from octavo.exporters.rope import RopeContext, longest_context, rotary
+from octavo.exporters.spec import Activation, Decoder, Experts, Head, Layer
+from octavo.profiles.errors import BundleError
+
+LONGEST = 32768  # tokens; what the cos and sin tables hold unless more is asked for
+NEUTRAL = frozenset(
+    """architectures model_type torch_dtype dtype transformers_version use_cache initializer_range initializer_factor
+    attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop bos_token_id eos_token_id pad_token_id
+    sep_token_id cls_token_id mask_token_id unk_token_id decoder_start_token_id pretraining_tp id2label label2id
+    num_labels problem_type finetuning_task task_specific_params tokenizer_class prefix name_or_path auto_map
+    output_attentions output_hidden_states return_dict router_aux_loss_coef output_router_logits
+    chunk_size_feed_forward classifier_dropout summary_type gradient_checkpointing cache_implementation
+    max_length min_length do_sample temperature top_k top_p typical_p repetition_penalty length_penalty
+    num_beams num_beam_groups diversity_penalty early_stopping no_repeat_ngram_size num_return_sequences
+    encoder_no_repeat_ngram_size bad_words_ids begin_suppress_tokens suppress_tokens forced_bos_token_id
+    forced_eos_token_id exponential_decay_length_penalty remove_invalid_values output_scores
+    return_dict_in_generate tf_legacy_loss use_bfloat16 torchscript unsloth_version unsloth_fixed
+    transformers.js_config""".split()  # noqa: SIM905
+)
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+class Keys:
+    """A config that remembers what was read of it."""
+
+    def __init__(self, config: Mapping[str, Any]):
+        self._config = config
+        self._read: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._read.add(key)
+        value = self._config.get(key)
+        return default if value is None else value
+
+    def has(self, key: str) -> bool:
+        """Whether the config speaks of a key, be it to say null."""
+        return key in self._config
+
+    def need(self, key: str) -> Any:
+        value = self.get(key)
+        if value is None:
+            raise BundleError(f"config.json: {key} is missing")
+        return value
+
+    def count(self, key: str, default: Any = None) -> int:
+        value = self.need(key) if default is None else self.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise BundleError(f"config.json: {key} must be a positive integer, got {value!r}")
+        return value
+
+    def refuse(self, key: str, allowed: Any) -> None:
+        """Read a key that only one value of is supported."""
+        value = self.get(key, allowed)
+        if value != allowed:
+            raise BundleError(f"config.json: {key}={value!r} is not supported by the native route, only {allowed!r} is")
+
+    def refuse_unread(self) -> None:
+        unread = set(self._config) - self._read - NEUTRAL
+        strange = sorted(key for key in unread if not key.startswith("_") and self._config[key] not in (None, False))
+        if strange:
+            names = ", ".join(f"{key}={str(self._config[key])[:40]}" for key in strange)
+            raise BundleError(f"config.json: {names}: not understood by the native route, so the graph might be wrong")
+
+
+def describe(config: Mapping[str, Any], head: Head = "logits", max_length: int | None = None) -> Decoder:
+    """The decoder that a config stands for. Raises BundleError naming the key that is missing, wrong or unknown."""
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise BundleError(f"config.json: model_type {family!r} is not supported; supported are {', '.join(FAMILIES)}")
+    keys = Keys(config)
+    keys.refuse("quantization_config", None)
+    decoder = FAMILIES[str(family)](keys, head)
+    keys.refuse_unread()
+    limit = min(decoder.max_length, max_length or LONGEST)
+    return _checked(replace(decoder, max_length=limit))
+
+
+def _checked(decoder: Decoder) -> Decoder:
+    if decoder.heads % decoder.kv_heads:
+        raise BundleError(
+            f"config.json: num_attention_heads={decoder.heads} is no multiple of num_key_value_heads={decoder.kv_heads}"
+        )
+    if decoder.head_dim % 2:
+        raise BundleError(f"config.json: head_dim={decoder.head_dim} is odd; rotary embedding turns pairs")
+    return decoder
+
+
+def _decoder(keys: Keys, head: Head, windows: list[int | None] | None = None, **features: Any) -> Decoder:
+    """What the families have in common; `features` override it."""
+    heads, count = keys.count("num_attention_heads"), keys.count("num_hidden_layers")
+    head_dim = features.pop("head_dim", None) or keys.get("head_dim") or keys.count("hidden_size") // heads
+    max_length = keys.count("max_position_embeddings", features.pop("max_length", 2048))
+    layers = features.pop("layers", None) or _layers(keys, head_dim, max_length, windows or [None] * count)
+    return Decoder(
+        family=keys.need("model_type"),
+        vocab_size=keys.count("vocab_size"),
+        hidden_size=keys.count("hidden_size"),
+        intermediate_size=keys.count("intermediate_size"),
+        heads=heads,
+        kv_heads=keys.count("num_key_value_heads", features.pop("kv_heads", heads)),
+        head_dim=head_dim,
+        max_length=features.pop("context", None) or _context(keys, max_length),
+        layers=layers,
+        norm_epsilon=float(keys.get("rms_norm_eps", features.pop("epsilon", 1e-6))),
+        attention_scale=features.pop("scale", None) or head_dim**-0.5,
+        activation=features.pop("activation", None) or _activation(keys, "hidden_act", "silu"),
+        head=head,
+        tied=bool(keys.get("tie_word_embeddings", features.pop("tied", False))),
+        **features,
+    )
+
+
+def _activation(keys: Keys, key: str, default: str) -> Activation:
+    name = keys.get(key, default)
+    if name not in ACTIVATIONS:
+        raise BundleError(f"config.json: {key}={name!r} is not supported; supported are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def _scaling(keys: Keys) -> tuple[float, dict[str, Any]]:
+    """Theta and scaling, from the keys of transformers 4 or of transformers 5."""
+    scaling = keys.get("rope_scaling") or keys.get("rope_parameters")
+    keys.get("rope_parameters")
+    if scaling is not None and not isinstance(scaling, dict):
+        raise BundleError(f"config.json: rope_scaling must be an object, got {scaling!r}")
+    scaling = dict(scaling or {})
+    theta = scaling.pop("rope_theta", None) or keys.get("rope_theta", 10000.0)
+    return float(theta), scaling
+
+
+def _original_length(keys: Keys) -> int | None:
+    value = keys.get("original_max_position_embeddings") or _scaling(keys)[1].get("original_max_position_embeddings")
+    return int(value) if value else None
+
+
+def _context(keys: Keys, max_length: int) -> int:
+    return longest_context(_scaling(keys)[1], max_length, _original_length(keys))
+
+
+def _layers(keys: Keys, head_dim: int, max_length: int, windows: list[int | None]) -> tuple[Layer, ...]:
+    theta, scaling = _scaling(keys)
+    dims = int(head_dim * float(keys.get("partial_rotary_factor", 1.0)))
+    turn = rotary(RopeContext(theta, dims, max_length, _original_length(keys)), scaling)
+    return tuple(Layer(turn, window) for window in windows)
+
+
+def _every_layer(keys: Keys, default: int | None) -> list[int | None]:
+    window = keys.get("sliding_window") if keys.has("sliding_window") else default
+    return [window] * keys.count("num_hidden_layers")
+
+
+def _by_type(keys: Keys, sliding: Callable[[int], bool], window: int | None) -> list[int | None]:
+    """Windows of layers that are of two types: what `layer_types` says, else the family's rule."""
+    count = keys.count("num_hidden_layers")
+    types = keys.get("layer_types") or ["sliding_attention" if sliding(i) else "full_attention" for i in range(count)]
+    if len(types) != count or not set(types) <= {"sliding_attention", "full_attention"}:
+        raise BundleError(f"config.json: layer_types must name {count} layers as sliding_attention or full_attention")
+    return [window if kind == "sliding_attention" else None for kind in types]
+
+
+def _llama(keys: Keys, head: Head) -> Decoder:
+    bias = bool(keys.get("attention_bias", False))
+    keys.refuse("partial_rotary_factor", 1.0)
+    return _decoder(
+        keys, head, qkv_bias=bias, output_bias=bias, mlp_bias=bool(keys.get("mlp_bias", False)), max_length=2048
+    )
+
+
+def _mistral(keys: Keys, head: Head) -> Decoder:
+    keys.refuse("layer_types", None)
+    return _decoder(keys, head, _every_layer(keys, 4096), kv_heads=8, max_length=4096 * 32)
+
+
+def _mixtral(keys: Keys, head: Head) -> Decoder:
+    experts = Experts(keys.count("num_local_experts", 8), keys.count("num_experts_per_tok", 2), normalized=True)
+    keys.get("router_jitter_noise")
+    return _decoder(
+        keys, head, _every_layer(keys, None), kv_heads=8, experts=experts, epsilon=1e-5, max_length=4096 * 32
+    )
+
+
+def _qwen_windows(keys: Keys) -> list[int | None]:
+    window = keys.get("sliding_window", 4096)
+    first = keys.get("max_window_layers", 28)
+    used = bool(keys.get("use_sliding_window", False))
+    return _by_type(keys, lambda layer: used and layer >= first, window if used else None)
+
+
+def _qwen2(keys: Keys, head: Head) -> Decoder:
+    return _decoder(keys, head, _qwen_windows(keys), qkv_bias=True, kv_heads=32, max_length=32768)
+
+
+def _qwen3(keys: Keys, head: Head) -> Decoder:
+    bias = bool(keys.get("attention_bias", False))
+    return _decoder(
+        keys,
+        head,
+        _qwen_windows(keys),
+        head_dim=keys.count("head_dim", 128),
+        qkv_bias=bias,
+        output_bias=bias,
+        qk_norm=True,
+        kv_heads=32,
+        max_length=32768,
+    )
+
+
+def _gemma_features(keys: Keys) -> dict[str, Any]:
+    bias = bool(keys.get("attention_bias", False))
+    return {
+        "head_dim": keys.count("head_dim", 256),
+        "norm_offset": 1.0,
+        "embedding_scale": keys.count("hidden_size") ** 0.5,
+        "tied": True,
+        "qkv_bias": bias,
+        "output_bias": bias,
+        "max_length": 8192,
+    }
+
+
+def _gemma(keys: Keys, head: Head) -> Decoder:
+    keys.get("hidden_activation")
+    activation = _activation(keys, "hidden_act", "gelu_pytorch_tanh")
+    return _decoder(keys, head, activation=activation, kv_heads=16, **_gemma_features(keys))
+
+
+def _gemma2(keys: Keys, head: Head) -> Decoder:
+    keys.get("hidden_act")
+    return _decoder(
+        keys,
+        head,
+        _by_type(keys, lambda layer: layer % 2 == 0, keys.get("sliding_window", 4096)),
+        activation=_activation(keys, "hidden_activation", "gelu_pytorch_tanh"),
+        scale=float(keys.get("query_pre_attn_scalar", 256)) ** -0.5,
+        attention_cap=_cap(keys, "attn_logit_softcapping", 50.0),
+        logit_cap=_cap(keys, "final_logit_softcapping", 30.0),
+        sandwich_norms=True,
+        kv_heads=4,
+        **_gemma_features(keys),
+    )
+
+
+def _gemma3(keys: Keys, head: Head) -> Decoder:
+    keys.refuse("use_bidirectional_attention", False)
+    keys.get("hidden_act")
+    pattern = keys.count("sliding_window_pattern", keys.get("_sliding_window_pattern", 6))
+    windows = _by_type(keys, lambda layer: bool((layer + 1) % pattern), keys.get("sliding_window", 4096))
+    features = _gemma_features(keys) | {"max_length": 131072}
+    return _decoder(
+        keys,
+        head,
+        layers=_gemma3_layers(keys, features["head_dim"], windows),
+        activation=_activation(keys, "hidden_activation", "gelu_pytorch_tanh"),
+        scale=float(keys.get("query_pre_attn_scalar", 256)) ** -0.5,
+        attention_cap=_cap(keys, "attn_logit_softcapping", None),
+        logit_cap=_cap(keys, "final_logit_softcapping", None),
+        sandwich_norms=True,
+        qk_norm=True,
+        kv_heads=4,
+        **features,
+    )
+
+
+def _gemma3_layers(keys: Keys, head_dim: int, windows: list[int | None]) -> tuple[Layer, ...]:
+    """Sliding layers turn at the local base frequency, unscaled; full layers at `rope_theta`, scaled."""
+    length = keys.count("max_position_embeddings", 131072)
+    parameters = keys.get("rope_parameters", {})
+    everywhere = dict(parameters.get("full_attention") or keys.get("rope_scaling", {}))
+    theta = everywhere.pop("rope_theta", None) or keys.get("rope_theta", 1e6)
+    local = (parameters.get("sliding_attention") or {}).get("rope_theta") or keys.get("rope_local_base_freq", 1e4)
+    full = rotary(RopeContext(float(theta), head_dim, length), everywhere)
+    near = rotary(RopeContext(float(local), head_dim, length), None)
+    return tuple(Layer(full if window is None else near, window) for window in windows)
+
+
+def _cap(keys: Keys, key: str, default: float | None) -> float | None:
+    value = keys.get(key) if keys.has(key) else default
+    return float(value) if value else None
+
+
+def _phi3(keys: Keys, head: Head) -> Decoder:
+    return _decoder(
+        keys, head, _every_layer(keys, None), epsilon=1e-5, max_length=4096, fused_qkv=True, fused_gate_up=True
+    )
+
+
+FAMILIES: dict[str, Callable[[Keys, Head], Decoder]] = {
+    "llama": _llama,
+    "mistral": _mistral,
+    "mixtral": _mixtral,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "gemma": _gemma,
+    "gemma2": _gemma2,
+    "gemma3_text": _gemma3,
+    "phi3": _phi3,
+}

@@ -1,0 +1,67 @@
+"""Matrices of a decoder, as a graph multiplies by them: `x @ W + b` in some precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from octavo.exporters.checkpoint import Array
+from octavo.exporters.net import Net
+from octavo.exporters.weights import Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A linear layer of `inputs` to `outputs` elements, made of one or more checkpoint layers side by side.
+
+    Each source is a prefix: `<source>.weight` is [its outputs, inputs], `<source>.bias` its outputs.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    inputs: int
+    outputs: int
+    bias: bool = False
+
+
+class Linear(Protocol):
+    """Multiplies [..., inputs] by a matrix into [..., outputs] and adds its bias."""
+
+    def __call__(self, net: Net, x: ir.Value, matrix: Matrix) -> ir.Value: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """Full matrices in one floating-point type, stored as [inputs, outputs]."""
+
+    dtype: ir.DataType
+
+    def __call__(self, net: Net, x: ir.Value, matrix: Matrix) -> ir.Value:
+        shape = (matrix.inputs, matrix.outputs)
+        weight = Weight(f"{matrix.name}.weight", self.dtype, shape, named(matrix.sources, "weight"), side_by_side)
+        return add_bias(net, net.op("MatMul", x, net.weight(weight)), matrix, self.dtype)
+
+
+def add_bias(net: Net, x: ir.Value, matrix: Matrix, dtype: ir.DataType) -> ir.Value:
+    """Add the matrix's bias where it has one."""
+    if not matrix.bias:
+        return x
+    bias = Weight(f"{matrix.name}.bias", dtype, (matrix.outputs,), named(matrix.sources, "bias"), end_to_end)
+    return net.op("Add", x, net.weight(bias))
+
+
+def named(sources: Sequence[str], ending: str) -> tuple[str, ...]:
+    return tuple(f"{source}.{ending}" for source in sources)
+
+
+def side_by_side(*weights: Array) -> Array:
+    """Torch's [outputs, inputs] matrices as one [inputs, all outputs]."""
+    return np.concatenate(weights).T if len(weights) > 1 else weights[0].T
+
+
+def end_to_end(*vectors: Array) -> Array:
+    return np.concatenate(vectors)

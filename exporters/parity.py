@@ -1,0 +1,134 @@
+"""Parity: how far an exported model is from the original, and the gate that it must pass.
+
+Distances are taken over teacher-forced positions: both models read the same tokens and their next-token
+distributions are compared position by position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from octavo.exporters.checkpoint import Array
+from octavo.exporters.player import Player, greedy, play
+from octavo.exporters.reference import Reference, open_reference
+from octavo.exporters.spec import Head
+from octavo.profiles.errors import GateError
+from octavo.profiles.manifest import Parity, Precision
+
+SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What a precision may cost. `logit` is relative to the largest logit; `kl` in nats; `margin` in logits."""
+
+    logit: float
+    kl: float
+    margin: float
+    agreement: float
+
+
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(logit=2e-4, kl=1e-7, margin=1e-3, agreement=1.0),
+    "fp16": Tolerance(logit=0.05, kl=1e-4, margin=0.05, agreement=0.999),
+    "bf16": Tolerance(logit=0.25, kl=2e-3, margin=0.3, agreement=0.99),
+    "int8": Tolerance(logit=0.25, kl=2e-3, margin=0.3, agreement=0.99),
+    "int4": Tolerance(logit=1.0, kl=5e-2, margin=1.0, agreement=0.95),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the original says: the sequences read, its outputs at every position, and its greedy continuation."""
+
+    reference: str
+    sequences: list[Array]
+    outputs: list[Array]
+    prompt: Array
+    continuation: Array
+    leads: Array
+
+
+def probe(reference: Reference, name: str, head: Head, texts: list[Array], count: int, length: int) -> Probe:
+    """Ask the original. Without texts it reads `count` sequences of `length` tokens of its own, made ragged."""
+    sequences = texts or [row[: length - index] for index, row in enumerate(reference.sample(count, length, SEED))]
+    prompt = sequences[0][: max(1, len(sequences[0]) // 2)]
+    new, leads = reference.greedy(prompt, len(prompt)) if head == "logits" else (np.zeros(0, int), np.zeros(0))
+    return Probe(name, sequences, [reference.outputs(ids) for ids in sequences], prompt, new, leads)
+
+
+def measure(player: Player, original: Probe, precision: Precision) -> Parity:
+    """Compare an exported model with what the original said."""
+    tolerance = TOLERANCES[precision]
+    ours = [output if output.ndim == 2 else output[:, None] for output in play(player, original.sequences)]
+    theirs, mine = np.concatenate(original.outputs), np.concatenate(ours)
+    error = float(np.abs(theirs - mine).max())
+    same = _choice(theirs) == _choice(mine)
+    clear = _lead(theirs) > tolerance.margin
+    equal = _greedy_equal(player, original, tolerance) if precision == "fp32" and len(original.continuation) else None
+    kl, agreement = _mean_kl(theirs, mine), float(same[clear].mean()) if clear.any() else 1.0
+    return Parity(
+        reference=original.reference,
+        positions=len(theirs),
+        max_abs_error=error,
+        mean_kl=kl,
+        top1_agreement=float(same.mean()),
+        top1_agreement_with_margin=agreement,
+        greedy_equal=equal,
+        passed=bool(
+            error <= tolerance.logit * max(1.0, float(np.abs(theirs).max()))
+            and kl <= tolerance.kl
+            and agreement >= tolerance.agreement
+            and equal is not False
+        ),
+    )
+
+
+def gate(name: str, precision: Precision, parity: Parity) -> None:
+    """Raise GateError with the figures when a model is too far from its original."""
+    if not parity.passed:
+        limits = TOLERANCES[precision]
+        raise GateError(
+            f"{name}: parity failed at {precision}: max |dlogit| {parity.max_abs_error:.2g} (of the largest logit at most"
+            f" {limits.logit:g}), mean KL {parity.mean_kl:.2g} (at most {limits.kl:g}), top-1 agreement with margin"
+            f" {parity.top1_agreement_with_margin:.4f} (at least {limits.agreement:g}), greedy equal:"
+            f" {parity.greedy_equal}; no bundle was written"
+        )
+
+
+def _choice(outputs: Array) -> Array:
+    """The most likely token; of a value model, its verdict."""
+    return np.asarray(outputs.argmax(-1) if outputs.shape[1] > 1 else outputs[:, 0] > 0)
+
+
+def _lead(outputs: Array) -> Array:
+    if outputs.shape[1] == 1:
+        return np.asarray(np.abs(outputs[:, 0]))
+    best = np.partition(outputs, -2, axis=-1)[:, -2:]
+    return np.asarray(best[:, 1] - best[:, 0])
+
+
+def _mean_kl(original: Array, ours: Array) -> float:
+    p, q = _log_softmax(original), _log_softmax(ours)
+    return float(max(0.0, (np.exp(p) * (p - q)).sum(-1).mean()))
+
+
+def _log_softmax(logits: Array) -> Array:
+    """Log-probabilities in float64; one logit x stands for the pair (x, 0)."""
+    wide = logits.astype(np.float64)
+    if wide.shape[1] == 1:
+        wide = np.concatenate([wide, np.zeros_like(wide)], axis=1)
+    wide -= wide.max(-1, keepdims=True)
+    return np.asarray(wide - np.log(np.exp(wide).sum(-1, keepdims=True)))
+
+
+def _greedy_equal(player: Player, original: Probe, tolerance: Tolerance) -> bool:
+    """Equal continuations, up to where the original itself has a tie."""
+    ours = greedy(player, original.prompt, len(original.continuation))
+    different = np.flatnonzero(ours != original.continuation)
+    return not len(different) or bool(original.leads[different[0]] < tolerance.margin)
+
+
+__all__ = ["Probe", "gate", "measure", "open_reference", "probe"]

@@ -1,0 +1,124 @@
+"""What an export will write: which graphs, which models share each, and where every weight goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from octavo.exporters.checkpoint import Checkpoint, open_checkpoint
+from octavo.exporters.decoder import Outputs
+from octavo.exporters.families import describe
+from octavo.exporters.graph import Graph, check_tensors, draw_graph
+from octavo.exporters.package import folder_names
+from octavo.exporters.sharing import shared_weights
+from octavo.exporters.spec import Decoder, Head
+from octavo.exporters.weights import Layout, Weight, lay_out
+from octavo.profiles.errors import BundleError, ConfigError
+from octavo.profiles.manifest import Lowering, Precision
+
+OWN = "weights.bin"
+SHARED = "shared.bin"
+LOWERINGS: dict[str, Lowering] = {"cpu": "ort", "cuda": "ort", "tensorrt": "tensorrt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One model of the bundle: its checkpoint and the folder that it gets."""
+
+    folder: str
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Models of one architecture: they run the same graphs, one per lowering, over one layout of weights."""
+
+    graphs: tuple[Graph, ...]
+    members: tuple[Member, ...]
+    layout: Layout
+
+    @property
+    def head(self) -> Head:
+        return self.graphs[0].decoder.head
+
+    @property
+    def weights(self) -> list[Weight]:
+        return list(all_weights(self.graphs))
+
+    @property
+    def shared_path(self) -> str:
+        """Bundle path of the file of shared weights."""
+        return f"shared/{self.graphs[0].name}.bin"
+
+    @property
+    def bytes(self) -> int:
+        """What the group's weights take on disk."""
+        return self.layout.sizes.get(SHARED, 0) + len(self.members) * self.layout.sizes.get(OWN, 0)
+
+    def locations(self, member: Member) -> dict[str, str]:
+        """Bundle path of the file behind each external-data location."""
+        paths = {OWN: f"{member.folder}/{OWN}", SHARED: self.shared_path}
+        return {location: paths[location] for location in self.layout.sizes}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the graphs are drawn."""
+
+    targets: Sequence[str]
+    precision: Precision
+    outputs: Outputs
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.targets) - set(LOWERINGS))
+        if unknown or not self.targets:
+            raise ConfigError(f"targets: {unknown or 'none given'}; choose from {', '.join(LOWERINGS)}")
+
+    @property
+    def lowerings(self) -> list[Lowering]:
+        """In the order of the targets, each once."""
+        return list(dict.fromkeys(LOWERINGS[target] for target in self.targets))
+
+
+def plan(experts: Sequence[Path], value: Path | None, settings: Settings) -> list[Group]:
+    """Read every config and header, and decide. Raises BundleError before anything is written."""
+    names = folder_names([*experts, *([value] if value else [])])
+    groups: dict[Decoder, list[Member]] = {}
+    for path, name in zip(experts, names, strict=False):
+        member = Member(name, open_checkpoint(path))
+        groups.setdefault(_described(member.checkpoint, "logits", settings), []).append(member)
+    planned = [_group(decoder, members, index, settings) for index, (decoder, members) in enumerate(groups.items())]
+    if value is not None:
+        member = Member(names[-1], open_checkpoint(value))
+        planned.append(_group(_described(member.checkpoint, "score", settings), [member], 0, settings))
+    return planned
+
+
+def all_weights(graphs: Iterable[Graph]) -> Iterable[Weight]:
+    """The weights of several graphs; equal names are equal weights."""
+    return {weight.name: weight for graph in graphs for weight in graph.weights}.values()
+
+
+def _described(checkpoint: Checkpoint, head: Head, settings: Settings) -> Decoder:
+    try:
+        return describe(checkpoint.config, head, settings.max_length)
+    except BundleError as error:
+        raise BundleError(f"{checkpoint.folder}: {error}") from None
+
+
+def _group(decoder: Decoder, members: list[Member], index: int, settings: Settings) -> Group:
+    stem = ("value" if decoder.head == "score" else "decoder") + (f"-{index + 1}" if index else "")
+    graphs = tuple(
+        draw_graph(f"{stem}-{lowering}-{settings.precision}", decoder, lowering, settings.precision, settings.outputs)
+        for lowering in settings.lowerings
+    )
+    for graph in graphs:
+        for member in members:
+            stored = {name: tensor.shape for name, tensor in member.checkpoint.tensors.items()}
+            check_tensors(graph, stored, str(member.checkpoint.folder))
+    weights = list(all_weights(graphs))
+    shared = shared_weights(weights, [member.checkpoint for member in members])
+    layout = lay_out(weights, lambda weight: SHARED if weight.name in shared else OWN)
+    return Group(graphs, tuple(members), layout)

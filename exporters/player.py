@@ -1,0 +1,98 @@
+"""Runs an exported graph on the CPU as the runtime would: prefill, chunks and decode over one cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (gives numpy its bfloat16)
+import numpy as np
+import onnxruntime as ort
+
+from octavo.exporters.checkpoint import Array
+from octavo.exporters.opening import open_session
+from octavo.profiles.manifest import GraphEntry, Weights
+
+
+class Player:
+    """One open graph with a cache of its own: [2 * layers, rows, kv_heads, length, head_dim]."""
+
+    def __init__(self, bundle: Path, weights: Weights, graph: GraphEntry, rows: int, length: int, threads: int = 1):
+        assert graph.kv is not None
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = open_session(bundle, weights, options, ["CPUExecutionProvider"])
+        self._output = graph.outputs[0].name
+        self._others = [output.name for output in graph.outputs[1:] if not output.name.startswith("present.")]
+        shape = (2 * graph.kv.layers, rows, graph.kv.kv_heads, length, graph.kv.head_dim)
+        self.cache = np.zeros(shape, np.dtype(graph.kv.dtype))
+
+    def run(self, rows: slice, ids: Array, lengths: Array, total: int, picks: Array) -> Array:
+        """One call on a slice of the cache's rows; returns the first output, [rows, picks, ...]."""
+        feeds: dict[str, Any] = {
+            "input_ids": np.ascontiguousarray(ids, np.int64),
+            "lengths": np.ascontiguousarray(lengths, np.int32),
+            "total_length": np.array([total], np.int32),
+            "logit_positions": np.ascontiguousarray(picks, np.int64),
+        }
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        views = [ort.OrtValue.ortvalue_from_numpy(layer[rows]) for layer in self.cache]
+        for index, view in enumerate(views):
+            part = f"{index // 2}.{('key', 'value')[index % 2]}"
+            binding.bind_ortvalue_input(f"past_key_values.{part}", view)
+            binding.bind_ortvalue_output(f"present.{part}", view)
+        for name in (self._output, *self._others):
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        self.others = dict(zip(self._others, (v.numpy() for v in binding.get_outputs()[len(views) + 1 :]), strict=True))
+        return np.asarray(binding.get_outputs()[len(views)].numpy())
+
+    def prefill(self, ids: Array, lengths: Array) -> Array:
+        """Outputs of every position of rows that are padded on the right: [rows, sequence, ...]."""
+        rows, width = ids.shape
+        return self.run(slice(0, rows), ids, lengths, width, np.arange(width)[None].repeat(rows, 0))
+
+    def chunk(self, row: int, ids: Array, held: int) -> Array:
+        """Outputs of every position of one row's next tokens: [sequence, ...]."""
+        total = held + len(ids)
+        return self.run(slice(row, row + 1), ids[None], np.array([total]), total, np.arange(len(ids))[None])[0]
+
+    def decode(self, ids: Array, held: Array) -> Array:
+        """Outputs of one more token in each row: [rows, ...]."""
+        lengths = held + 1
+        return self.run(slice(0, len(ids)), ids[:, None], lengths, int(lengths.max()), np.zeros((len(ids), 1)))[:, 0]
+
+
+def play(player: Player, sequences: list[Array]) -> list[Array]:
+    """Outputs of every position of each sequence, by way of a ragged prefill, a chunk per row, and decoding."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    starts = np.maximum(lengths // 2, 1)
+    padded = np.zeros((len(sequences), starts.max()), np.int64)
+    for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
+        padded[row, :start] = sequence[:start]
+    parts = [[row[:start]] for row, start in zip(player.prefill(padded, starts), starts, strict=True)]
+    tails = np.minimum(4, lengths - starts)
+    ends = lengths - tails.min()
+    for row, (sequence, start, end) in enumerate(zip(sequences, starts, ends, strict=True)):
+        if end > start:
+            parts[row].append(player.chunk(row, sequence[start:end], int(start)))
+    for step in range(tails.min()):
+        step_ids = np.array([sequence[end + step] for sequence, end in zip(sequences, ends, strict=True)])
+        for row, output in enumerate(player.decode(step_ids, ends + step)):
+            parts[row].append(output[None])
+    return [np.concatenate(row) for row in parts]
+
+
+def greedy(player: Player, prompt: Array, count: int) -> Array:
+    """The `count` most likely tokens after a prompt, one after another."""
+    last = player.prefill(prompt[None], np.array([len(prompt)]))[0, -1]
+    written: list[int] = []
+    for step in range(count):
+        written.append(int(last.argmax()))
+        if step < count - 1:
+            last = player.decode(np.array(written[-1:]), np.array([len(prompt) + step]))[0]
+    return np.array(written)

@@ -1,0 +1,67 @@
+"""The original model, run by torch and transformers in fp32 on the CPU: what an export is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from octavo.exporters.checkpoint import Array
+from octavo.exporters.spec import Head
+
+
+class Reference:
+    """An original model in memory."""
+
+    def __init__(self, model: Any, head: Head):
+        self._model = model.eval()
+        self._head = head
+
+    def outputs(self, ids: Array) -> Array:
+        """Logits [sequence, vocab], or the value model's logit [sequence, 1], of every position of one sequence."""
+        with torch.no_grad():
+            batch = torch.from_numpy(np.ascontiguousarray(ids))[None]
+            if self._head == "logits":
+                return np.asarray(self._model(batch, use_cache=False).logits[0].float().numpy())
+            trunk = self._model.base_model(batch, use_cache=False).last_hidden_state
+            return np.asarray(self._model.score(trunk)[0].float().numpy())
+
+    def sample(self, count: int, length: int, seed: int) -> list[Array]:
+        """Token sequences that the model itself draws at temperature 1, the first token at random."""
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(self._model.config.vocab_size, (count, 1), generator=generator)
+        cache = None
+        with torch.no_grad():
+            for _ in range(length - 1 if self._head == "logits" else 0):
+                result = self._model(ids if cache is None else ids[:, -1:], past_key_values=cache, use_cache=True)
+                cache = result.past_key_values
+                chances = result.logits[:, -1].float().softmax(-1)
+                ids = torch.cat([ids, torch.multinomial(chances, 1, generator=generator)], dim=1)
+        if self._head == "score":
+            ids = torch.randint(self._model.config.vocab_size, (count, length), generator=generator)
+        return [row.numpy() for row in ids]
+
+    def greedy(self, prompt: Array, count: int) -> tuple[Array, Array]:
+        """The `count` most likely tokens after a prompt, and by how much each led the second, in logits."""
+        ids, leads = torch.from_numpy(prompt)[None], []
+        with torch.no_grad():
+            for _ in range(count):
+                best = self._model(ids, use_cache=False).logits[0, -1].float().topk(2)
+                leads.append(float(best.values[0] - best.values[1]))
+                ids = torch.cat([ids, best.indices[None, :1]], dim=1)
+        return ids[0, len(prompt) :].numpy(), np.array(leads)
+
+
+@contextmanager
+def open_reference(folder: Path, head: Head) -> Iterator[Reference]:
+    """Load the original in fp32 with one thread's worth of torch, for as long as the block lasts."""
+    loader = AutoModelForCausalLM if head == "logits" else AutoModelForSequenceClassification
+    model = loader.from_pretrained(
+        folder, torch_dtype=torch.float32, attn_implementation="eager", local_files_only=True, use_safetensors=True
+    )
+    yield Reference(model, head)

@@ -1,0 +1,75 @@
+"""Verification of freshly written models against their originals, before a bundle gets its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from octavo.exporters.checkpoint import Array
+from octavo.exporters.parity import gate, measure, probe
+from octavo.exporters.plan import Member, Settings
+from octavo.exporters.player import Player
+from octavo.exporters.reference import open_reference
+from octavo.exporters.spec import Head
+from octavo.profiles.errors import BundleError, ConfigError
+from octavo.profiles.manifest import GraphEntry, Parity, Weights
+
+TEXTS = 8  # sequences read of a text file
+TOKENS = 96  # at most, of each
+SAMPLES = 6  # sequences drawn from the model itself, where there is no text
+
+
+class Verifier:
+    """Compares models with their originals; holds one original or one exported model at a time, never both."""
+
+    def __init__(self, settings: Settings, text: Path | None):
+        self._precision = settings.precision
+        self._text = text
+        if text is not None and not text.is_file():
+            raise ConfigError(f"{text}: no such file to read parity text from")
+
+    def measure(
+        self, bundle: Path, member: Member, head: Head, models: Sequence[tuple[GraphEntry, Weights]]
+    ) -> list[Parity]:
+        """Parity of each of a model's graphs that this machine can run."""
+        kv = models[0][0].kv
+        assert kv is not None
+        length = min(TOKENS, kv.max_length // 2)
+        texts = self._read(member, length)
+        with open_reference(member.checkpoint.folder, head) as reference:
+            original = probe(reference, str(member.checkpoint.folder), head, texts, SAMPLES, length)
+        rows, longest = len(original.sequences), max(map(len, original.sequences))
+        return [
+            measure(Player(bundle, weights, graph, rows, longest), original, self._precision)
+            for graph, weights in models
+        ]
+
+    def gate(self, name: str, measured: Sequence[Parity]) -> None:
+        """Raise GateError unless all passed."""
+        for parity in measured:
+            gate(name, self._precision, parity)
+
+    def _read(self, member: Member, length: int) -> list[Array]:
+        """The text file's first lines as token ids, by the model's own tokenizer."""
+        tokenizer = member.checkpoint.folder / "tokenizer.json"
+        if self._text is None:
+            return []
+        if not tokenizer.is_file():
+            raise BundleError(f"{member.checkpoint.folder}: no tokenizer.json to read the parity text with")
+        from tokenizers import Tokenizer
+
+        encode = Tokenizer.from_file(str(tokenizer)).encode
+        ids = [np.array(encode(line).ids[:length]) for line in read_texts(self._text)[:TEXTS]]
+        return [row for row in ids if len(row) > 1]
+
+
+def read_texts(path: Path) -> list[str]:
+    """The texts of a .jsonl file (`text`, or `prompt` with `answer`) or the paragraphs of any other."""
+    content = path.read_text(encoding="utf-8")
+    if path.suffix != ".jsonl":
+        return [part.strip() for part in content.split("\n\n") if part.strip()]
+    records = [json.loads(line) for line in content.splitlines() if line.strip()]
+    return [str(record.get("text") or f"{record.get('prompt', '')}{record.get('answer', '')}") for record in records]

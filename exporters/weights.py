@@ -1,0 +1,95 @@
+"""Weights of a graph: how each is made from a checkpoint, where it lies in a file, and how it is written there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import onnx_ir as ir
+
+from octavo.exporters.checkpoint import Array, Checkpoint
+from octavo.profiles.errors import BundleError
+
+PAGE = 4096  # bytes; large tensors start on a page, so that they can be mapped
+CACHE_LINE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One initializer: its form, the checkpoint tensors it is made of, and how.
+
+    `make` takes the source tensors in their stored dtypes and returns an array that has `shape`;
+    it is converted to `dtype` when written.
+    """
+
+    name: str
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
+    make: Callable[..., Array]
+
+    @property
+    def bytes(self) -> int:
+        return math.ceil(math.prod(self.shape) * float(self.dtype.itemsize))
+
+    def load(self, checkpoint: Checkpoint) -> Array:
+        """The array to store, made from the checkpoint now."""
+        array = self.make(*(checkpoint.read(source) for source in self.sources))
+        if array.shape != self.shape:
+            raise BundleError(
+                f"{checkpoint.folder}: {self.sources[0]} makes {array.shape}, the config says {self.shape}"
+            )
+        return np.ascontiguousarray(array.astype(self.dtype.numpy(), copy=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a weight lies: an external-data location (a file name) and the offset in it, in bytes."""
+
+    location: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The place of every weight, and the size in bytes of every file that they fill."""
+
+    places: Mapping[str, Place]
+    sizes: Mapping[str, int]
+
+
+def lay_out(weights: Sequence[Weight], location_of: Callable[[Weight], str]) -> Layout:
+    """Give each weight a place in the file that `location_of` names, in order and aligned."""
+    places: dict[str, Place] = {}
+    sizes: dict[str, int] = {}
+    for weight in weights:
+        location = location_of(weight)
+        align = PAGE if weight.bytes >= PAGE else CACHE_LINE
+        offset = -(-sizes.get(location, 0) // align) * align
+        places[weight.name] = Place(location, offset)
+        sizes[location] = offset + weight.bytes
+    return Layout(places, sizes)
+
+
+def write_weights(path: Path, weights: Iterable[Weight], layout: Layout, location: str, checkpoint: Checkpoint) -> None:
+    """Stream the weights of one location to a file; no more than one weight and its sources are in memory."""
+    with path.open("xb") as stream:
+        for weight in weights:
+            place = layout.places[weight.name]
+            if place.location == location:
+                _write_at(stream, place.offset, weight.load(checkpoint))
+
+
+def _write_at(stream: BinaryIO, offset: int, array: Array) -> None:
+    stream.write(b"\0" * (offset - stream.tell()))
+    array.tofile(stream)
+
+
+def external(weight: Weight, place: Place) -> ir.ExternalTensor:
+    """What the graph says of a weight that lies in a file."""
+    shape = ir.Shape(weight.shape)
+    return ir.ExternalTensor(place.location, place.offset, weight.bytes, weight.dtype, shape=shape, name=weight.name)
