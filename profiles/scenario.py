@@ -35,13 +35,15 @@ class Engine(Entry):
 
 
 class Stated(Entry):
-    """Outcomes drawn from stated probabilities; an expert's own `accuracy` goes before `p_correct`."""
+    """Outcomes drawn from stated probabilities; an expert's own `accuracy` goes before `p_correct`.
+
+    `difficulty` is the correlation between two candidates of one query being right (beta-binomial): 0 when they are
+    right independently, 1 when all or none of a query's candidates are.
+    """
 
     kind: Literal["stated"] = "stated"
     p_correct: Fraction = 0.5
-    difficulty: Fraction = Field(
-        default=0.5, description="0: candidates are right independently; 1: all or none of a query"
-    )
+    difficulty: Fraction = 0.5
     value_auc: float = Field(default=0.8, ge=0.5, le=1, description="P(score of a right one > score of a wrong one)")
 
 
