@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import exp
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from octavo.runtime.core.query import (
     Answer,
@@ -28,19 +28,27 @@ from octavo.runtime.core.query import (
 
 Deliberation: TypeAlias = Generator[list[Inference], Result, Answer]
 Policy: TypeAlias = Callable[[Ensemble, Query], Deliberation]
+Ranking: TypeAlias = Literal["value", "mean_logprob", "majority", "weighted_vote"]
+JUDGED: tuple[Ranking, ...] = ("value", "weighted_vote")
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has arrived for one query, and how many results are still out."""
+    """What has arrived for one query, and how many results are still out.
+
+    Only those on the `shortlist`, where there is one, may be chosen. `heads` says whether a value that an expert's own
+    head gave counts as a score.
+    """
 
     ensemble: Ensemble
     query: Query
     out: int = 0
     candidates: list[Candidate] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
+    shortlist: list[Candidate] = field(default_factory=list)
     lost: int = 0
     expired: bool = False
+    heads: bool = True
 
     def start(self, inferences: list[Inference]) -> list[Inference]:
         self.out += len(inferences)
@@ -54,7 +62,7 @@ class Tally:
                 return
             case Candidate():
                 self.candidates.append(result)
-                if result.value is not None:
+                if self.heads and result.value is not None:
                     self.scores.append(Score(result, result.value))
             case Score():
                 self.scores.append(result)
@@ -66,10 +74,14 @@ class Tally:
     def waiting(self) -> bool:
         return self.out > 0 and not self.expired
 
+    @property
+    def eligible(self) -> list[Candidate]:
+        return self.shortlist or self.candidates
+
     def judge(self, result: Result) -> list[Inference]:
         """The inference that scores a candidate just arrived; none where it carries its own value."""
         model = self.ensemble.value_model
-        if not isinstance(result, Candidate) or model is None or result.value is not None:
+        if not isinstance(result, Candidate) or model is None or (self.heads and result.value is not None):
             return []
         return self.start([Inference(result.inference.query, model, result.inference.sample, judges=result)])
 
@@ -86,17 +98,31 @@ class Tally:
 
     def by_logprob(self, reason: str = "highest mean log-probability") -> Answer:
         self.demand_enough(self.candidates)
-        return self.choose(max(self.candidates, key=lambda candidate: candidate.mean_logprob), reason)
+        return self.choose(max(self.eligible, key=lambda candidate: candidate.mean_logprob), reason)
 
     def by_vote(self, weight: Callable[[Candidate], float], reason: str) -> Answer:
         """The label with the most weight, spoken by its likeliest candidate. Candidates without a label don't vote."""
         self.demand_enough(self.candidates)
-        votes = count_votes(self.candidates, weight)
+        votes = count_votes(self.eligible, weight)
         if not votes:
             return self.by_logprob("no candidate has an answer to vote on; highest mean log-probability")
         winner = max(votes, key=lambda label: votes[label])
-        speakers = [candidate for candidate in self.candidates if candidate.answer == winner]
+        speakers = [candidate for candidate in self.eligible if candidate.answer == winner]
         return self.choose(max(speakers, key=lambda candidate: candidate.mean_logprob), reason)
+
+    def by(self, ranking: Ranking) -> Answer:
+        """The answer by one of the rankings that policies offer."""
+        match ranking:
+            case "value":
+                return self.by_score()
+            case "mean_logprob":
+                return self.by_logprob()
+            case "majority":
+                return self.by_vote(lambda candidate: 1.0, "most votes")
+            case "weighted_vote":
+                values = {score.candidate: score.value for score in self.scores}
+                weight = lambda candidate: values.get(candidate, exp(candidate.mean_logprob))  # noqa: E731
+                return self.by_vote(weight, "most weighted votes")
 
     def demand_enough(self, candidates: list[Candidate]) -> None:
         needed = min(self.ensemble.min_candidates, len(self.candidates) + self.lost + self.out)
@@ -138,19 +164,21 @@ def single(panel: Ensemble, query: Query, expert: str | None = None) -> Delibera
     return tally.by_logprob("the only candidate")
 
 
-def best_of_n(panel: Ensemble, query: Query, expert: str | None = None, samples: int = 16) -> Deliberation:
-    """Ask one expert `samples` times, answer with the best score."""
+def best_of_n(
+    panel: Ensemble, query: Query, expert: str | None = None, samples: int = 16, by: Ranking = "value"
+) -> Deliberation:
+    """Ask one expert `samples` times, answer with the best by a ranking."""
     tally = Tally(panel, query)
     asked = [Inference(query, expert or panel.experts[0], sample) for sample in range(samples)]
-    yield from gather(tally, asked, judged=True)
-    return tally.by_score()
+    yield from gather(tally, asked, judged=by in JUDGED)
+    return tally.by(by)
 
 
 def majority(panel: Ensemble, query: Query) -> Deliberation:
     """Ask every expert, answer with the label that most candidates share (self-consistency)."""
     tally = Tally(panel, query)
     yield from gather(tally, panel.ask_all(query), judged=False)
-    return tally.by_vote(lambda candidate: 1.0, "most votes")
+    return tally.by("majority")
 
 
 def mean_logprob(panel: Ensemble, query: Query) -> Deliberation:
@@ -164,44 +192,47 @@ def weighted_vote(panel: Ensemble, query: Query) -> Deliberation:
     """Ask every expert; each candidate votes with its score (its probability, where nothing judges)."""
     tally = Tally(panel, query)
     yield from gather(tally, panel.ask_all(query), judged=True)
-    values = {id(score.candidate): score.value for score in tally.scores}
-    return tally.by_vote(
-        lambda candidate: values.get(id(candidate), exp(candidate.mean_logprob)), "most weighted votes"
-    )
+    return tally.by("weighted_vote")
 
 
 def filtered(
-    panel: Ensemble, query: Query, verifier: str = "verifier", expert: str | None = None, samples: int | None = None
+    panel: Ensemble,
+    query: Query,
+    verifier: str = "verifier",
+    then: Ranking = "mean_logprob",
+    expert: str | None = None,
+    samples: int | None = None,
 ) -> Deliberation:
-    """Ask, let a verifier drop the candidates that fail its tests, answer with the likeliest of the rest.
+    """Ask, let a verifier drop the candidates that fail its tests, rank the rest (all of them, when none passes).
 
-    The verifier is the model named `verifier`, whose score is at least one half for a candidate that passes. When none
-    passes, the likeliest of all answers (Codex, Chen et al. 2021, section 4.5 ranks by mean log-probability).
+    The verifier is the model named `verifier`; a candidate passes when its score is at least one half. Ranking the
+    survivors by mean log-probability is what Codex did (Chen et al. 2021, section 4.5).
     """
-    tally = Tally(Ensemble(panel.experts, panel.samples_per_expert, verifier, panel.min_candidates), query)
-    count = samples or panel.samples_per_expert
+    if then not in ("mean_logprob", "majority"):
+        raise ValueError(f"filtered ranks what passed by mean_logprob or majority, got {then!r}")
+    tally = Tally(replace(panel, value_model=verifier), query, heads=False)
     experts = (expert,) if expert else panel.experts
+    count = samples or panel.samples_per_expert
     yield from gather(tally, [Inference(query, name, i) for name in experts for i in range(count)], judged=True)
-    passing = [score.candidate for score in tally.scores if score.value >= 0.5]
-    if not passing:
-        return tally.by_logprob("no candidate passed the verifier; highest mean log-probability")
-    tally.demand_enough(tally.candidates)
-    return tally.choose(max(passing, key=lambda candidate: candidate.mean_logprob), "passed the verifier, likeliest")
+    tally.shortlist = [score.candidate for score in tally.scores if score.value >= 0.5]
+    return tally.by(then)
 
 
-def early_exit(panel: Ensemble, query: Query, sure_at: float = 0.9) -> Deliberation:
-    """Ask every expert, stop as soon as a score reaches `sure_at`; without a value model, when the vote is decided."""
+def early_exit(
+    panel: Ensemble, query: Query, sure_at: float = 0.9, by: Literal["value", "majority"] = "value"
+) -> Deliberation:
+    """Ask every expert, stop when a score reaches `sure_at`, or (`by` majority) when no vote can change the winner."""
     tally = Tally(panel, query)
     result = yield tally.start(panel.ask_all(query))
     while True:
         tally.note(result)
-        if tally.scores and tally.scores[-1].value >= sure_at:
+        if by == "value" and tally.scores and tally.scores[-1].value >= sure_at:
             return tally.by_score(f"value reached {sure_at:g}")
-        follow_up = tally.judge(result)
-        if panel.value_model is None and vote_is_decided(tally):
+        if by == "majority" and vote_is_decided(tally):
             return tally.by_vote(lambda candidate: 1.0, "no vote still out can change the majority")
+        follow_up = tally.judge(result) if by == "value" else []
         if not tally.waiting:
-            return tally.by_score() if tally.scores else tally.by_vote(lambda candidate: 1.0, "most votes")
+            return tally.by(by)
         result = yield follow_up
 
 

@@ -89,7 +89,7 @@ def test_early_exit_stops_at_a_sure_score() -> None:
 
 
 def test_early_exit_stops_when_no_vote_can_change_the_majority() -> None:
-    policy = policy_named("early_exit")(UNJUDGED, QUERY)
+    policy = policy_named("early_exit", by="majority")(UNJUDGED, QUERY)
     one, two, three, _ = next(policy)
     answer = answer_of(policy, write(one, answer="x"), write(two, answer="x"), write(three, answer="x"))
     assert answer.candidate.answer == "x"
