@@ -2,100 +2,131 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 
 from octavo.exporters.checkpoint import Array
+from octavo.exporters.heads import fit_heads, place
 from octavo.exporters.linear import Linear, Matrix
 from octavo.exporters.lowering import Lowering
-from octavo.exporters.spec import Decoder, Layer
+from octavo.exporters.mixture import Mixture
+from octavo.exporters.outputs import Head, Outputs
+from octavo.exporters.spec import Decoder, Experts, Layer
 from octavo.exporters.weights import Weight
 
-FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """What a graph gives besides its cache: all logits, or the `top_k` largest; and the last hidden state."""
-
-    top_k: int | None = None
-    hidden: bool = False
+def as_stored(stored: Array) -> Array:
+    return stored
 
 
 class Drawing:
     """One decoder being drawn: each method adds one part of it to the lowering's graph."""
 
     def __init__(self, decoder: Decoder, lowering: Lowering, linear: Linear, outputs: Outputs):
-        self.decoder = decoder
+        self.decoder, self.heads = fit_heads(decoder)
         self.lower = lowering
         self.net = lowering.net
         self.linear = linear
-        self.outputs = outputs
+        self.out = Head(lowering.net, decoder, linear, lowering.dtype, outputs)
 
     def draw(self) -> None:
         """The whole decoder, embedding to outputs."""
-        residual = self.embedding()
+        last = len(self.decoder.layers) - 1
+        table = self.weight("embed_tokens.weight", (self.decoder.vocab_size, self.decoder.hidden_size))
+        residual = self.embedding(table)
         normed = self.lower.norm(residual, self.norm_weight("layers.0.input_layernorm"))
         for index, layer in enumerate(self.decoder.layers):
+            following = "norm" if index == last else f"layers.{index + 1}.input_layernorm"
             attended = self.attention(index, layer, normed)
-            if index == len(self.decoder.layers) - 1:
+            if index == last:
                 attended, residual = self.lower.pick(attended), self.lower.pick(residual)
-            normed, residual = self.feed_forward(index, attended, residual)
-        self.head(normed)
+            normed, residual = self.rest(f"layers.{index}", attended, residual, following)
+        self.out.draw(normed, table)
 
-    def embedding(self) -> ir.Value:
-        x = self.net.op("Gather", self.embedding_table(), self.lower.input_ids)
+    def embedding(self, table: ir.Value) -> ir.Value:
+        x = self.net.op("Gather", table, self.lower.input_ids)
         if self.decoder.embedding_scale is None:
             return x
         scale = np.array(self.decoder.embedding_scale, np.float32).astype(self.lower.dtype.numpy())
         return self.net.op("Mul", x, self.net.constant(scale, "embedding_scale"))
 
-    def embedding_table(self) -> ir.Value:
-        shape = (self.decoder.vocab_size, self.decoder.hidden_size)
-        return self.weight("embed_tokens.weight", shape)
-
     def attention(self, index: int, layer: Layer, normed: ir.Value) -> ir.Value:
         """[batch, sequence, heads * head_dim], before the output projection."""
-        q, k, v = self.queries_keys_values(f"layers.{index}.self_attn", normed)
+        prefix = f"layers.{index}.self_attn"
+        q, k, v = self.fused(prefix, normed) if self.decoder.fused_qkv else self.separate(prefix, normed)
+        if self.decoder.qk_norm:
+            q, k = self.head_norm(f"{prefix}.q_norm", q), self.head_norm(f"{prefix}.k_norm", k)
         return self.lower.attention(index, layer, q, k, v)
 
-    def queries_keys_values(self, prefix: str, normed: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-        sizes = [count * self.decoder.head_dim for count in (self.decoder.heads, *[self.decoder.kv_heads] * 2)]
-        if self.decoder.fused_qkv:
-            packed = self.project(f"{prefix}.qkv_proj", normed, sum(sizes), self.decoder.qkv_bias)
-            q, k, v = self.net.ops("Split", packed, self.net.constant(sizes, "sizes"), outputs=3, axis=-1)
-        else:
-            q, k, v = (
-                self.project(f"{prefix}.{part}_proj", normed, size, self.decoder.qkv_bias)
-                for part, size in zip("qkv", sizes, strict=True)
-            )
-        if self.decoder.qk_norm:
-            q, k = self.head_norm(f"{prefix}.q_norm", q, sizes[0]), self.head_norm(f"{prefix}.k_norm", k, sizes[1])
-        return q, k, v
+    def separate(self, prefix: str, x: ir.Value) -> tuple[ir.Value, ...]:
+        """Queries, keys and values of layers of their own."""
+        parts = zip("qkv", self.widths(), self.placements(), strict=True)
+        return tuple(
+            self.project(f"{prefix}.{part}_proj", x, width, self.decoder.qkv_bias, rows) for part, width, rows in parts
+        )
 
-    def head_norm(self, prefix: str, x: ir.Value, size: int) -> ir.Value:
-        """The RMS norm of each head of [batch, sequence, size]."""
-        heads = self.net.op("Reshape", x, self.net.constant([0, 0, -1, self.decoder.head_dim], "heads"))
-        normed = self.lower.norm(heads, self.norm_weight(prefix, self.decoder.head_dim))
-        return self.net.op("Reshape", normed, self.net.constant([0, 0, size], "flat"))
+    def fused(self, prefix: str, x: ir.Value) -> tuple[ir.Value, ...]:
+        """Queries, keys and values of one layer, end to end."""
+        widths, starts = self.widths(), np.cumsum([0, *self.widths(stored=True)])
+        rows = [
+            np.where(r < 0, -1, r + start) for r, start in zip(self.placements(), starts, strict=False) if r is not None
+        ]
+        order = np.concatenate(rows) if rows else None
+        packed = self.project(f"{prefix}.qkv_proj", x, sum(widths), self.decoder.qkv_bias, order)
+        return tuple(self.net.ops("Split", packed, self.net.constant(widths, "widths"), outputs=3, axis=-1))
 
-    def feed_forward(self, index: int, attended: ir.Value, residual: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """What follows attention, up to the next layer's (or the final) norm: (normed, residual)."""
-        prefix = f"layers.{index}"
-        last = index == len(self.decoder.layers) - 1
-        following = "norm" if last else f"layers.{index + 1}.input_layernorm"
-        mixed = self.project(f"{prefix}.self_attn.o_proj", attended, self.decoder.hidden_size, self.decoder.output_bias)
+    def widths(self, *, stored: bool = False) -> list[int]:
+        """Elements of queries, keys and values."""
+        size = self.heads.stored if stored else self.decoder.head_dim
+        return [count * size for count in (self.decoder.heads, self.decoder.kv_heads, self.decoder.kv_heads)]
+
+    def placements(self) -> tuple[Array | None, Array | None, Array | None]:
+        """Where the rows of the query, key and value projections come from; None: as they are."""
+        if not self.heads.padded:
+            return None, None, None
+        many, few, rows = self.decoder.heads, self.decoder.kv_heads, self.heads.rows
+        return rows(many, turned=True), rows(few, turned=True), rows(few, turned=False)
+
+    def head_norm(self, prefix: str, x: ir.Value) -> ir.Value:
+        """The RMS norm of each head of [batch, sequence, heads * head_dim]; zeros of a padded head do not count."""
+        size, stored = self.decoder.head_dim, self.heads.stored
+        heads = self.net.op("Reshape", x, self.net.constant([0, 0, -1, size], "heads"))
+        weight = self.weight(f"{prefix}.weight", (size,), self.spread_norm)
+        normed = self.lower.norm(heads, weight, self.decoder.norm_epsilon * stored / size)
+        return self.net.op("Reshape", normed, self.net.constant([0, 0, -1], "flat"))
+
+    def spread_norm(self, stored: Array) -> Array:
+        """A head norm's weight in a padded head: its mean is over more elements, its sum is not."""
+        weight = self.offset_norm(stored)
+        if not self.heads.padded:
+            return weight
+        ratio = np.float32((self.heads.stored / self.decoder.head_dim) ** 0.5)
+        return place(weight.astype(np.float32) * ratio, np.array(self.heads.turned))
+
+    def rest(self, prefix: str, attended: ir.Value, residual: ir.Value, following: str) -> tuple[ir.Value, ir.Value]:
+        """What a layer does after attention, up to the norm that follows it: (normed, residual)."""
+        mixed = self.output(f"{prefix}.self_attn.o_proj", attended)
         if not self.decoder.sandwich_norms:
             normed, residual = self.add_norm(residual, mixed, f"{prefix}.post_attention_layernorm")
-            return self.add_norm(residual, self.gated(f"{prefix}.mlp", normed), following)
-        mixed = self.lower.norm(mixed, self.norm_weight(f"{prefix}.post_attention_layernorm"))
+            return self.add_norm(residual, self.feed_forward(prefix, normed), following)
+        mixed = self.norm(mixed, f"{prefix}.post_attention_layernorm")
         normed, residual = self.add_norm(residual, mixed, f"{prefix}.pre_feedforward_layernorm")
-        fed = self.lower.norm(
-            self.gated(f"{prefix}.mlp", normed), self.norm_weight(f"{prefix}.post_feedforward_layernorm")
-        )
+        fed = self.norm(self.feed_forward(prefix, normed), f"{prefix}.post_feedforward_layernorm")
         return self.add_norm(residual, fed, following)
+
+    def output(self, prefix: str, attended: ir.Value) -> ir.Value:
+        """The projection of all heads back to the hidden size."""
+        inputs = self.decoder.heads * self.decoder.head_dim
+        columns = self.heads.rows(self.decoder.heads, turned=False) if self.heads.padded else None
+        sources, hidden = (f"model.{prefix}",), self.decoder.hidden_size
+        matrix = Matrix(prefix, sources, inputs, hidden, self.decoder.output_bias, columns=columns)
+        return self.linear(self.net, attended, matrix)
+
+    def feed_forward(self, prefix: str, x: ir.Value) -> ir.Value:
+        experts = self.decoder.experts
+        return self.gated(f"{prefix}.mlp", x) if experts is None else self.mixture(prefix, x, experts)
 
     def gated(self, prefix: str, x: ir.Value) -> ir.Value:
         """down(activation(gate(x)) * up(x))."""
@@ -105,9 +136,17 @@ class Drawing:
             gate, up = self.net.ops("Split", packed, outputs=2, axis=-1, num_outputs=2)
         else:
             gate, up = (self.project(f"{prefix}.{part}_proj", x, size, bias) for part in ("gate", "up"))
-        return self.project(
-            f"{prefix}.down_proj", self.net.op("Mul", self.activation(gate), up), self.decoder.hidden_size, bias, size
+        fed = self.net.op("Mul", self.activation(gate), up)
+        down = Matrix(f"{prefix}.down_proj", (f"model.{prefix}.down_proj",), size, self.decoder.hidden_size, bias)
+        return self.linear(self.net, fed, down)
+
+    def mixture(self, prefix: str, x: ir.Value, experts: Experts) -> ir.Value:
+        source = f"model.{prefix}.{experts.source}"
+        router = self.lower.dense(
+            x, Matrix(f"{prefix}.router", (f"{source}.gate",), self.decoder.hidden_size, experts.count)
         )
+        layer = Mixture(f"{prefix}.experts", source, experts, self.decoder.hidden_size, self.lower.dtype)
+        return self.lower.mixture(x, router, layer)
 
     def activation(self, x: ir.Value) -> ir.Value:
         match self.decoder.activation:
@@ -120,63 +159,23 @@ class Drawing:
             case "gelu_tanh":
                 return self.net.op("Gelu", x, approximate="tanh")
 
-    def head(self, hidden: ir.Value) -> None:
-        """Outputs from the final norm's [batch, picks, hidden_size]."""
-        if self.decoder.head == "score":
-            score = self.float32(
-                self.linear(self.net, hidden, Matrix("score", ("score",), self.decoder.hidden_size, 1))
-            )
-            self.net.output(self.net.op("Squeeze", score, self.net.constant([2], "axis")), "score_logit", FLOAT, PICKS)
-        else:
-            self.logits(hidden)
-        if self.outputs.hidden:
-            self.net.output(self.float32(hidden), "hidden", FLOAT, [*PICKS, self.decoder.hidden_size])
+    def project(self, prefix: str, x: ir.Value, outputs: int, bias: bool, rows: Array | None = None) -> ir.Value:
+        """A linear layer of the hidden state."""
+        matrix = Matrix(prefix, (f"model.{prefix}",), self.decoder.hidden_size, outputs, bias, rows)
+        return self.linear(self.net, x, matrix)
 
-    def logits(self, hidden: ir.Value) -> None:
-        logits = self.float32(self.vocabulary(hidden))
-        if cap := self.decoder.logit_cap:
-            factor = self.net.constant(cap, "logit_cap")
-            logits = self.net.op("Mul", self.net.op("Tanh", self.net.op("Div", logits, factor)), factor)
-        if not (k := self.outputs.top_k):
-            return self.net.output(logits, "logits", FLOAT, [*PICKS, self.decoder.vocab_size])
-        values, ids = self.net.ops("TopK", logits, self.net.constant([k], "k"), outputs=2, axis=-1)
-        total = self.net.op("ReduceLogSumExp", logits, self.net.constant([2], "axis"), keepdims=0)
-        self.net.output(values, "top_values", FLOAT, [*PICKS, k])
-        self.net.output(ids, "top_ids", INT64, [*PICKS, k])
-        return self.net.output(total, "logsumexp", FLOAT, PICKS)
-
-    def vocabulary(self, hidden: ir.Value) -> ir.Value:
-        """Unscaled logits; a tied table is stored once, as the embedding has it, and read transposed."""
-        if not self.decoder.tied:
-            return self.linear(
-                self.net, hidden, Matrix("lm_head", ("lm_head",), self.decoder.hidden_size, self.decoder.vocab_size)
-            )
-        rows = self.net.op("Reshape", hidden, self.net.constant([-1, self.decoder.hidden_size], "rows"))
-        flat = self.net.op("Gemm", rows, self.embedding_table(), transB=1)
-        shape = self.net.op("Concat", self.net.op("Shape", hidden, end=2), self.net.constant([-1], "rest"), axis=0)
-        return self.net.op("Reshape", flat, shape)
-
-    def project(self, prefix: str, x: ir.Value, outputs: int, bias: bool, inputs: int | None = None) -> ir.Value:
-        if prefix.endswith("o_proj"):
-            inputs = self.decoder.heads * self.decoder.head_dim
-        return self.linear(
-            self.net, x, Matrix(prefix, (f"model.{prefix}",), inputs or self.decoder.hidden_size, outputs, bias)
-        )
+    def norm(self, x: ir.Value, prefix: str) -> ir.Value:
+        return self.lower.norm(x, self.norm_weight(prefix))
 
     def add_norm(self, x: ir.Value, skip: ir.Value, prefix: str) -> tuple[ir.Value, ir.Value]:
         return self.lower.add_norm(x, skip, self.norm_weight(prefix))
 
-    def norm_weight(self, prefix: str, size: int | None = None) -> ir.Value:
-        return self.weight(f"{prefix}.weight", (size or self.decoder.hidden_size,), self.decoder.norm_offset)
+    def norm_weight(self, prefix: str) -> ir.Value:
+        return self.weight(f"{prefix}.weight", (self.decoder.hidden_size,), self.offset_norm)
 
-    def weight(self, name: str, shape: tuple[int, ...], offset: float = 0.0) -> ir.Value:
-        def make(stored: Array) -> Array:
-            return stored.astype(np.float32) + np.float32(offset) if offset else stored
+    def offset_norm(self, stored: Array) -> Array:
+        offset = np.float32(self.decoder.norm_offset)
+        return stored.astype(np.float32) + offset if offset else stored
 
+    def weight(self, name: str, shape: tuple[int, ...], make: Callable[[Array], Array] = as_stored) -> ir.Value:
         return self.net.weight(Weight(name, self.lower.dtype, shape, (f"model.{name}",), make))
-
-    def float32(self, x: ir.Value) -> ir.Value:
-        return x if self.lower.dtype == FLOAT else self.net.op("Cast", x, to=FLOAT)
-
-
-PICKS: list[int | str] = ["batch", "picks"]

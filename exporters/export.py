@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from octavo.exporters.decoder import Outputs
 from octavo.exporters.graph import Graph
+from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import Workshop, copy_companions
 from octavo.exporters.plan import OWN, SHARED, Group, Member, Settings, plan
 from octavo.exporters.progress import ExportProgress, Stage, silent
@@ -50,11 +50,12 @@ def export_bundle(
 ) -> Manifest:
     """Export checkpoints (Hugging Face folders) and perhaps a value model into the bundle folder `out`.
 
-    The bundle appears whole or not at all: it is made in a temporary sibling folder and renamed. `max_length` limits the
-    context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of real text for the parity check.
+    The bundle appears whole or not at all: it is made in a temporary sibling folder and renamed. `max_length` limits
+    the context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of real text to compare
+    each model with its original on.
 
-    Raises ConfigError for wrong arguments, BundleError for a checkpoint that cannot be exported, MachineError for a full
-    disk, GateError when a model is not equal to its original within the precision's tolerance.
+    Raises ConfigError for wrong arguments, BundleError for a checkpoint that cannot be exported, MachineError for a
+    full disk, GateError when a model is not equal to its original within the precision's tolerance.
     """
     if not experts:
         raise ConfigError("experts: at least one checkpoint folder is needed")

@@ -98,8 +98,12 @@ def _checked(decoder: Decoder) -> Decoder:
         raise BundleError(
             f"config.json: num_attention_heads={decoder.heads} is no multiple of num_key_value_heads={decoder.kv_heads}"
         )
-    if decoder.head_dim % 2:
-        raise BundleError(f"config.json: head_dim={decoder.head_dim} is odd; rotary embedding turns pairs")
+    if decoder.head_dim % 2 or 2 * len(decoder.layers[0].rotary.inverse_frequencies) > decoder.head_dim:
+        raise BundleError(f"config.json: head_dim={decoder.head_dim} does not fit its rotary embedding")
+    if decoder.experts and decoder.activation != "silu":
+        raise BundleError(
+            f"config.json: sparse layers are supported with hidden_act 'silu', not {decoder.activation!r}"
+        )
     return decoder
 
 
@@ -190,7 +194,14 @@ def _mistral(keys: Keys, head: Head) -> Decoder:
 
 
 def _mixtral(keys: Keys, head: Head) -> Decoder:
-    experts = Experts(keys.count("num_local_experts", 8), keys.count("num_experts_per_tok", 2), normalized=True)
+    experts = Experts(
+        count=keys.count("num_local_experts", 8),
+        chosen=keys.count("num_experts_per_tok", 2),
+        size=keys.count("intermediate_size"),
+        normalized=True,
+        source="block_sparse_moe",
+        parts=("w1", "w3", "w2"),
+    )
     keys.get("router_jitter_noise")
     return _decoder(
         keys, head, _every_layer(keys, None), kv_heads=8, experts=experts, epsilon=1e-5, max_length=4096 * 32
@@ -219,6 +230,34 @@ def _qwen3(keys: Keys, head: Head) -> Decoder:
         output_bias=bias,
         qk_norm=True,
         kv_heads=32,
+        max_length=32768,
+    )
+
+
+def _qwen3_moe(keys: Keys, head: Head) -> Decoder:
+    keys.refuse("decoder_sparse_step", 1)
+    keys.refuse("mlp_only_layers", [])
+    experts = Experts(
+        count=keys.count("num_experts", 128),
+        chosen=keys.count("num_experts_per_tok", 8),
+        size=keys.count("moe_intermediate_size", 768),
+        normalized=bool(keys.get("norm_topk_prob", False)),
+        source="mlp",
+        parts=("gate_proj", "up_proj", "down_proj"),
+    )
+    bias = bool(keys.get("attention_bias", False))
+    used = bool(keys.get("use_sliding_window", False))
+    window = keys.get("sliding_window", 4096) if used else None
+    keys.get("max_window_layers")
+    return _decoder(
+        keys,
+        head,
+        [window] * keys.count("num_hidden_layers"),
+        qkv_bias=bias,
+        output_bias=bias,
+        qk_norm=True,
+        experts=experts,
+        kv_heads=4,
         max_length=32768,
     )
 
@@ -308,6 +347,7 @@ FAMILIES: dict[str, Callable[[Keys, Head], Decoder]] = {
     "mixtral": _mixtral,
     "qwen2": _qwen2,
     "qwen3": _qwen3,
+    "qwen3_moe": _qwen3_moe,
     "gemma": _gemma,
     "gemma2": _gemma2,
     "gemma3_text": _gemma3,

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from octavo.exporters.decoder import Drawing, Outputs
+from octavo.exporters.decoder import Drawing
+from octavo.exporters.heads import fit_heads
 from octavo.exporters.linear import Dense
 from octavo.exporters.net import Net
 from octavo.exporters.ort import OrtLowering
+from octavo.exporters.outputs import Outputs
 from octavo.exporters.spec import Decoder
 from octavo.exporters.weights import Layout, Weight
 from octavo.profiles.errors import BundleError
@@ -61,7 +63,7 @@ class Graph:
 
 def draw_graph(name: str, decoder: Decoder, lowering: Lowering, precision: Precision, outputs: Outputs) -> Graph:
     """Draw a decoder for a target. Raises BundleError where the target or the precision does not know a feature."""
-    lower = OrtLowering(decoder, TYPES[precision])
+    lower = OrtLowering(fit_heads(decoder)[0], TYPES[precision])
     Drawing(decoder, lower, Dense(TYPES[precision]), outputs).draw()
     return Graph(name, lowering, precision, decoder, lower.net, lower.finish())
 

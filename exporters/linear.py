@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from octavo.exporters.checkpoint import Array
+from octavo.exporters.heads import place
 from octavo.exporters.net import Net
 from octavo.exporters.weights import Weight
 
@@ -18,7 +19,8 @@ from octavo.exporters.weights import Weight
 class Matrix:
     """A linear layer of `inputs` to `outputs` elements, made of one or more checkpoint layers side by side.
 
-    Each source is a prefix: `<source>.weight` is [its outputs, inputs], `<source>.bias` its outputs.
+    Each source is a prefix: `<source>.weight` is [its outputs, inputs], `<source>.bias` its outputs. `rows` and
+    `columns` give the stored output and input behind each of ours, -1 for a zero; None keeps them as they are.
     """
 
     name: str
@@ -26,6 +28,23 @@ class Matrix:
     inputs: int
     outputs: int
     bias: bool = False
+    rows: Array | None = None
+    columns: Array | None = None
+
+    def stored(self, *weights: Array) -> Array:
+        """The [outputs, inputs] matrix made of the sources' weights."""
+        matrix = np.concatenate(weights) if len(weights) > 1 else weights[0]
+        matrix = matrix if self.rows is None else place(matrix, self.rows)
+        return matrix if self.columns is None else place(matrix.T, self.columns).T
+
+    def transposed(self, *weights: Array) -> Array:
+        """The [inputs, outputs] matrix."""
+        return self.stored(*weights).T
+
+    def vector(self, *biases: Array) -> Array:
+        """The [outputs] bias."""
+        vector = np.concatenate(biases)
+        return vector if self.rows is None else place(vector, self.rows)
 
 
 class Linear(Protocol):
@@ -42,7 +61,7 @@ class Dense:
 
     def __call__(self, net: Net, x: ir.Value, matrix: Matrix) -> ir.Value:
         shape = (matrix.inputs, matrix.outputs)
-        weight = Weight(f"{matrix.name}.weight", self.dtype, shape, named(matrix.sources, "weight"), side_by_side)
+        weight = Weight(f"{matrix.name}.weight", self.dtype, shape, named(matrix.sources, "weight"), matrix.transposed)
         return add_bias(net, net.op("MatMul", x, net.weight(weight)), matrix, self.dtype)
 
 
@@ -50,18 +69,9 @@ def add_bias(net: Net, x: ir.Value, matrix: Matrix, dtype: ir.DataType) -> ir.Va
     """Add the matrix's bias where it has one."""
     if not matrix.bias:
         return x
-    bias = Weight(f"{matrix.name}.bias", dtype, (matrix.outputs,), named(matrix.sources, "bias"), end_to_end)
+    bias = Weight(f"{matrix.name}.bias", dtype, (matrix.outputs,), named(matrix.sources, "bias"), matrix.vector)
     return net.op("Add", x, net.weight(bias))
 
 
 def named(sources: Sequence[str], ending: str) -> tuple[str, ...]:
     return tuple(f"{source}.{ending}" for source in sources)
-
-
-def side_by_side(*weights: Array) -> Array:
-    """Torch's [outputs, inputs] matrices as one [inputs, all outputs]."""
-    return np.concatenate(weights).T if len(weights) > 1 else weights[0].T
-
-
-def end_to_end(*vectors: Array) -> Array:
-    return np.concatenate(vectors)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from octavo.exporters.linear import Dense, Matrix
+from octavo.exporters.mixture import Mixture, fused_mixture
 from octavo.exporters.net import MICROSOFT, Net
 from octavo.exporters.rope import cos_sin
 from octavo.exporters.spec import Decoder, Layer, Rotary
@@ -34,8 +36,8 @@ class OrtLowering:
         for name in self._cache_names("past_key_values"):
             self.net.input(name, dtype, self._cache)
 
-    def norm(self, x: ir.Value, weight: ir.Value) -> ir.Value:
-        return self.net.op("RMSNormalization", x, weight, axis=-1, epsilon=self._decoder.norm_epsilon)
+    def norm(self, x: ir.Value, weight: ir.Value, epsilon: float | None = None) -> ir.Value:
+        return self.net.op("RMSNormalization", x, weight, axis=-1, epsilon=epsilon or self._decoder.norm_epsilon)
 
     def add_norm(self, x: ir.Value, skip: ir.Value, weight: ir.Value) -> tuple[ir.Value, ir.Value]:
         normed, mean, deviation, total = self.net.ops(
@@ -67,6 +69,12 @@ class OrtLowering:
 
     def pick(self, x: ir.Value) -> ir.Value:
         return self.net.op("GatherND", x, self._picks, batch_dims=1)
+
+    def dense(self, x: ir.Value, matrix: Matrix) -> ir.Value:
+        return Dense(self.dtype)(self.net, x, matrix)
+
+    def mixture(self, x: ir.Value, router: ir.Value, mixture: Mixture) -> ir.Value:
+        return fused_mixture(self.net, x, router, mixture)
 
     def finish(self) -> KVLayout:
         for value, name in zip(self._presents, self._cache_names("present"), strict=True):

@@ -91,8 +91,8 @@ def gate(name: str, precision: Precision, parity: Parity) -> None:
     if not parity.passed:
         limits = TOLERANCES[precision]
         raise GateError(
-            f"{name}: parity failed at {precision}: max |dlogit| {parity.max_abs_error:.2g} (of the largest logit at most"
-            f" {limits.logit:g}), mean KL {parity.mean_kl:.2g} (at most {limits.kl:g}), top-1 agreement with margin"
+            f"{name}: parity failed at {precision}: max |dlogit| {parity.max_abs_error:.2g} (at most {limits.logit:g}"
+            f" of the largest logit), mean KL {parity.mean_kl:.2g} (at most {limits.kl:g}), top-1 agreement with margin"
             f" {parity.top1_agreement_with_margin:.4f} (at least {limits.agreement:g}), greedy equal:"
             f" {parity.greedy_equal}; no bundle was written"
         )

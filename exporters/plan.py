@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octavo.exporters.checkpoint import Checkpoint, open_checkpoint
-from octavo.exporters.decoder import Outputs
 from octavo.exporters.families import describe
 from octavo.exporters.graph import Graph, check_tensors, draw_graph
+from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import folder_names
 from octavo.exporters.sharing import shared_weights
 from octavo.exporters.spec import Decoder, Head

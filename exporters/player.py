@@ -48,7 +48,9 @@ class Player:
         for name in (self._output, *self._others):
             binding.bind_output(name)
         self._session.run_with_iobinding(binding)
-        self.others = dict(zip(self._others, (v.numpy() for v in binding.get_outputs()[len(views) + 1 :]), strict=True))
+        self.others: dict[str, Array] = dict(
+            zip(self._others, (v.numpy() for v in binding.get_outputs()[len(views) + 1 :]), strict=True)
+        )
         return np.asarray(binding.get_outputs()[len(views)].numpy())
 
     def prefill(self, ids: Array, lengths: Array) -> Array:
@@ -59,12 +61,14 @@ class Player:
     def chunk(self, row: int, ids: Array, held: int) -> Array:
         """Outputs of every position of one row's next tokens: [sequence, ...]."""
         total = held + len(ids)
-        return self.run(slice(row, row + 1), ids[None], np.array([total]), total, np.arange(len(ids))[None])[0]
+        picks = np.arange(len(ids))[None]
+        return np.asarray(self.run(slice(row, row + 1), ids[None], np.array([total]), total, picks)[0])
 
     def decode(self, ids: Array, held: Array) -> Array:
         """Outputs of one more token in each row: [rows, ...]."""
         lengths = held + 1
-        return self.run(slice(0, len(ids)), ids[:, None], lengths, int(lengths.max()), np.zeros((len(ids), 1)))[:, 0]
+        picks = np.zeros((len(ids), 1))
+        return np.asarray(self.run(slice(0, len(ids)), ids[:, None], lengths, int(lengths.max()), picks)[:, 0])
 
 
 def play(player: Player, sequences: list[Array]) -> list[Array]:

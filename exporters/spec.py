@@ -30,11 +30,17 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """A sparse feed-forward: softmax over `count` router logits, the largest `chosen` are run and mixed."""
+    """A sparse feed-forward: softmax over `count` router logits, the largest `chosen` are run and mixed.
+
+    `size` is the width of one expert; `source` and `parts` (gate, up, down) are their names in the checkpoint.
+    """
 
     count: int
     chosen: int
+    size: int
     normalized: bool
+    source: str
+    parts: tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)

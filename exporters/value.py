@@ -11,7 +11,7 @@ CALIBRATION_NAME = "calibration.json"
 
 
 def read_calibration(checkpoint: Checkpoint) -> dict[str, float]:
-    """The figures of `calibration.json` beside a value model: score = sigmoid(scale * logit + shift). Empty without one."""
+    """`calibration.json` beside a value model, empty without one: its score is sigmoid(scale * logit + shift)."""
     path = checkpoint.folder / CALIBRATION_NAME
     if not path.exists():
         return {}
