@@ -1,0 +1,64 @@
+"""Every family's graph computes what transformers computes, by every way of feeding it, and nothing is guessed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octavo.exporters.export import export_bundle
+from octavo.profiles.errors import BundleError
+from tests.exporters.conftest import MODELS, Maker
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_exported_model_equals_its_original(name: str, make_model: Maker, tmp_path: Path) -> None:
+    """Logits and greedy tokens, over a ragged prefill, chunks and decoding; the gate holds them to the tolerance."""
+    manifest = export_bundle([make_model(name)], tmp_path / "bundle")
+    parity = manifest.experts[0].weights[0].parity
+    assert parity is not None
+    assert parity.max_abs_error < 2e-5
+    assert parity.greedy_equal
+    assert parity.top1_agreement == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "mamba"}, "model_type 'mamba'.*supported are llama, mistral"),
+        ({"attention_multiplier": 0.5}, "attention_multiplier=0.5: not understood"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported"),
+        ({"hidden_act": "quick_gelu"}, "hidden_act='quick_gelu'.*supported are silu"),
+        ({"rope_scaling": {"rope_type": "su", "factor": 2.0}}, "type 'su' is not supported; supported are default"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta": 3}}, "beta not understood"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "factor is missing"),
+        ({"num_key_value_heads": 3}, "num_attention_heads=4 is no multiple of num_key_value_heads=3"),
+        ({"hidden_size": None}, "hidden_size is missing"),
+        ({"num_hidden_layers": "three"}, "num_hidden_layers must be a positive integer"),
+        ({"num_hidden_layers": 4}, "tensors are missing: model.layers.3"),
+        ({"num_hidden_layers": 2}, "does not know what to do with model.layers.2"),
+        ({"intermediate_size": 64}, "the config says"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config="),
+    ],
+)
+def test_what_would_make_a_wrong_graph_is_refused(
+    changes: dict[str, Any], said: str, make_model: Maker, tmp_path: Path
+) -> None:
+    folder = make_model()
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(BundleError, match=said):
+        export_bundle([folder], tmp_path / "bundle", verify=False, route="native")
+    assert not list(tmp_path.iterdir())
+
+
+def test_configs_of_transformers_5_are_read(make_model: Maker, tmp_path: Path) -> None:
+    folder = make_model("llama-rope-llama3")
+    config = json.loads((folder / "config.json").read_text())
+    scaling = config.pop("rope_scaling") | {"rope_theta": config.pop("rope_theta")}
+    old = export_bundle([folder], tmp_path / "old", verify=False)
+    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": scaling}))
+    new = export_bundle([folder], tmp_path / "new", verify=False)
+    assert old.graphs[0].sha256 == new.graphs[0].sha256
