@@ -116,7 +116,7 @@ class _Export:
             write_weights(path, group.weights, group.layout, SHARED, group.members[0].checkpoint)
         for member in group.members:
             weights = self.write_member(group, member, models)
-            self.enter(group, member, self.verified(group, member, entries, weights))
+            self.enter(group, member, self.verified(group, member, weights))
         self.graphs += entries
 
     def write_member(self, group: Group, member: Member, models: dict[str, bytes]) -> list[Weights]:
@@ -133,14 +133,12 @@ class _Export:
             for graph in group.graphs
         ]
 
-    def verified(self, group: Group, member: Member, graphs: list[GraphEntry], weights: list[Weights]) -> list[Weights]:
+    def verified(self, group: Group, member: Member, weights: list[Weights]) -> list[Weights]:
         """The weights with their parity, if it is asked for. Raises GateError."""
         if self.verifier is None:
             return weights
         self.tell("parity", member.folder)
-        measured = self.verifier.measure(
-            self.workshop.folder, member, group.head, list(zip(graphs, weights, strict=True))
-        )
+        measured = self.verifier.measure(self.workshop.folder, group, member, weights)
         for parity in measured:
             self.tell("parity", member.folder, parity=parity)
         self.verifier.gate(member.folder, measured)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
 from octavo.exporters.decoder import Drawing
 from octavo.exporters.heads import fit_heads
 from octavo.exporters.linear import Dense
+from octavo.exporters.lowering import Lowering as Target
 from octavo.exporters.net import Net
 from octavo.exporters.ort import OrtLowering
 from octavo.exporters.outputs import Outputs
+from octavo.exporters.policy import check_graph
+from octavo.exporters.profiles import OPTIONS, REFIT_OPTIONS, shape_profiles
+from octavo.exporters.quantize import Blockwise
 from octavo.exporters.spec import Decoder
+from octavo.exporters.tensorrt import CACHE_LENGTH, TensorrtLowering
 from octavo.exporters.weights import Layout, Weight
 from octavo.profiles.errors import BundleError
 from octavo.profiles.manifest import GraphEntry, KVLayout, Lowering, Precision, Provider
@@ -25,6 +31,8 @@ PROVIDERS: dict[Lowering, list[Provider]] = {
 }
 TYPES = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
+BITS = {"int8": 8, "int4": 4}
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -34,6 +42,7 @@ class Graph:
     lowering: Lowering
     precision: Precision
     decoder: Decoder
+    outputs: Outputs
     net: Net
     kv: KVLayout
 
@@ -46,6 +55,13 @@ class Graph:
         return bytes(ir.to_proto(self.net.model(layout)).SerializeToString(deterministic=True))
 
     def entry(self, model: bytes) -> GraphEntry:
+        """What the manifest says of the serialized graph, after checking it. Raises BundleError."""
+        digest, checked = hashlib.sha256(model).hexdigest(), check_graph(model, self.lowering)
+        settings = _tensorrt_settings(self.net, self.kv.max_length) if self.lowering == "tensorrt" else {}
+        return self.described().model_copy(update={"sha256": digest, "checked": checked, **settings})
+
+    def described(self) -> GraphEntry:
+        """Inputs, outputs and cache; neither hashed nor checked."""
         inputs, outputs = self.net.described()
         return GraphEntry(
             name=self.name,
@@ -53,7 +69,7 @@ class Graph:
             lowering=self.lowering,
             precision=self.precision,
             opset=self.net.opset,
-            sha256=hashlib.sha256(model).hexdigest(),
+            sha256="0" * 64,
             inputs=inputs,
             outputs=outputs,
             kv=self.kv,
@@ -61,11 +77,26 @@ class Graph:
         )
 
 
-def draw_graph(name: str, decoder: Decoder, lowering: Lowering, precision: Precision, outputs: Outputs) -> Graph:
-    """Draw a decoder for a target. Raises BundleError where the target or the precision does not know a feature."""
-    lower = OrtLowering(fit_heads(decoder)[0], TYPES[precision])
-    Drawing(decoder, lower, Dense(TYPES[precision]), outputs).draw()
-    return Graph(name, lowering, precision, decoder, lower.net, lower.finish())
+def draw_graph(
+    name: str, decoder: Decoder, lowering: Lowering, precision: Precision, outputs: Outputs, activations: str = "fp32"
+) -> Graph:
+    """Draw a decoder for a target; int8 and int4 weights are multiplied by `activations` of fp32 or fp16.
+
+    Raises BundleError where the target or the precision does not know a feature.
+    """
+    dtype = TYPES.get(precision) or TYPES[activations]
+    if precision in BITS and decoder.experts:
+        raise BundleError(f"{name}: sparse layers are exported in fp32, fp16 or bf16, not in {precision}")
+    linear = Blockwise(BITS[precision], dtype, len(decoder.layers)) if precision in BITS else Dense(dtype)
+    lower = _lowering(fit_heads(decoder)[0], lowering, dtype)
+    Drawing(decoder, lower, linear, outputs).draw()
+    return Graph(name, lowering, precision, decoder, outputs, lower.net, lower.finish())
+
+
+def _lowering(decoder: Decoder, lowering: Lowering, dtype: ir.DataType) -> Target:
+    if lowering == "ort":
+        return OrtLowering(decoder, dtype)
+    return TensorrtLowering(decoder, dtype, min(decoder.max_length, CACHE_LENGTH))
 
 
 def check_tensors(graph: Graph, stored: dict[str, tuple[int, ...]], source: str) -> None:
@@ -76,6 +107,14 @@ def check_tensors(graph: Graph, stored: dict[str, tuple[int, ...]], source: str)
         raise BundleError(f"{source}: {len(missing)} tensors are missing: {', '.join(missing[:4])}")
     if unread:
         raise BundleError(f"{source}: the native route does not know what to do with {', '.join(unread[:4])}")
+
+
+def _tensorrt_settings(net: Net, cache_length: int) -> dict[str, Any]:
+    return {
+        "trt_profiles": shape_profiles(net.described()[0], cache_length),
+        "trt_options": OPTIONS,
+        "trt_refit_options": OPTIONS | REFIT_OPTIONS,
+    }
 
 
 def _ignorable(decoder: Decoder, stored: Iterable[str]) -> set[str]:

@@ -50,6 +50,11 @@ class Matrix:
 class Linear(Protocol):
     """Multiplies [..., inputs] by a matrix into [..., outputs] and adds its bias."""
 
+    @property
+    def shares_table(self) -> bool:
+        """Whether a tied vocabulary reads the embedding's own table."""
+        ...
+
     def __call__(self, net: Net, x: ir.Value, matrix: Matrix) -> ir.Value: ...
 
 
@@ -58,6 +63,10 @@ class Dense:
     """Full matrices in one floating-point type, stored as [inputs, outputs]."""
 
     dtype: ir.DataType
+
+    @property
+    def shares_table(self) -> bool:
+        return True
 
     def __call__(self, net: Net, x: ir.Value, matrix: Matrix) -> ir.Value:
         shape = (matrix.inputs, matrix.outputs)

@@ -48,14 +48,16 @@ class Head:
         self.net.output(self.net.op("Squeeze", logit, self.net.constant([2], "axis")), "score_logit", FLOAT, PICKS)
 
     def logits(self, hidden: ir.Value, table: ir.Value) -> ir.Value:
-        logits = self.float32(self.tied(hidden, table) if self.decoder.tied else self.untied(hidden))
+        shared = self.decoder.tied and self.linear.shares_table
+        logits = self.float32(self.tied(hidden, table) if shared else self.untied(hidden))
         if not (cap := self.decoder.logit_cap):
             return logits
         factor = self.net.constant(cap, "logit_cap")
         return self.net.op("Mul", self.net.op("Tanh", self.net.op("Div", logits, factor)), factor)
 
     def untied(self, hidden: ir.Value) -> ir.Value:
-        matrix = Matrix("lm_head", ("lm_head",), self.decoder.hidden_size, self.decoder.vocab_size)
+        source = "model.embed_tokens" if self.decoder.tied else "lm_head"
+        matrix = Matrix("lm_head", (source,), self.decoder.hidden_size, self.decoder.vocab_size)
         return self.linear(self.net, hidden, matrix)
 
     def tied(self, hidden: ir.Value, table: ir.Value) -> ir.Value:

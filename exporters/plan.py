@@ -75,6 +75,18 @@ class Settings:
         unknown = sorted(set(self.targets) - set(LOWERINGS))
         if unknown or not self.targets:
             raise ConfigError(f"targets: {unknown or 'none given'}; choose from {', '.join(LOWERINGS)}")
+        if "tensorrt" in self.targets and self.precision not in ("fp16", "bf16"):
+            what = f"precision {self.precision}: TensorRT's attention has kernels for fp16 and bf16"
+            raise ConfigError(f"{what}; choose one, or export for TensorRT into a bundle of its own")
+        if self.precision == "bf16" and "cpu" in self.targets:
+            raise ConfigError(
+                "precision bf16: the CPU provider has no bfloat16 kernels; choose fp32, fp16, int8 or int4"
+            )
+
+    @property
+    def activations(self) -> str:
+        """What quantized weights are multiplied by: a CPU wants fp32, a GPU fp16."""
+        return "fp32" if "cpu" in self.targets else "fp16"
 
     @property
     def lowerings(self) -> list[Lowering]:
@@ -110,8 +122,11 @@ def _described(checkpoint: Checkpoint, head: Head, settings: Settings) -> Decode
 
 def _group(decoder: Decoder, members: list[Member], index: int, settings: Settings) -> Group:
     stem = ("value" if decoder.head == "score" else "decoder") + (f"-{index + 1}" if index else "")
+    precision = settings.precision
     graphs = tuple(
-        draw_graph(f"{stem}-{lowering}-{settings.precision}", decoder, lowering, settings.precision, settings.outputs)
+        draw_graph(
+            f"{stem}-{lowering}-{precision}", decoder, lowering, precision, settings.outputs, settings.activations
+        )
         for lowering in settings.lowerings
     )
     for graph in graphs:

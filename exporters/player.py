@@ -26,20 +26,23 @@ class Player:
         self._session = open_session(bundle, weights, options, ["CPUExecutionProvider"])
         self._output = graph.outputs[0].name
         self._others = [output.name for output in graph.outputs[1:] if not output.name.startswith("present.")]
-        shape = (2 * graph.kv.layers, rows, graph.kv.kv_heads, length, graph.kv.head_dim)
+        self._inputs = {entry.name for entry in graph.inputs}
+        static = graph.kv.max_length if graph.lowering == "tensorrt" else length
+        shape = (2 * graph.kv.layers, rows, graph.kv.kv_heads, static, graph.kv.head_dim)
         self.cache = np.zeros(shape, np.dtype(graph.kv.dtype))
 
-    def run(self, rows: slice, ids: Array, lengths: Array, total: int, picks: Array) -> Array:
+    def run(self, rows: slice, ids: Array, held: Array, lengths: Array, total: int, picks: Array) -> Array:
         """One call on a slice of the cache's rows; returns the first output, [rows, picks, ...]."""
         feeds: dict[str, Any] = {
             "input_ids": np.ascontiguousarray(ids, np.int64),
+            "held": np.ascontiguousarray(held, np.int64),
             "lengths": np.ascontiguousarray(lengths, np.int32),
             "total_length": np.array([total], np.int32),
             "logit_positions": np.ascontiguousarray(picks, np.int64),
         }
         binding = self._session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, array)
+        for name in feeds.keys() & self._inputs:
+            binding.bind_cpu_input(name, feeds[name])
         views = [ort.OrtValue.ortvalue_from_numpy(layer[rows]) for layer in self.cache]
         for index, view in enumerate(views):
             part = f"{index // 2}.{('key', 'value')[index % 2]}"
@@ -56,19 +59,21 @@ class Player:
     def prefill(self, ids: Array, lengths: Array) -> Array:
         """Outputs of every position of rows that are padded on the right: [rows, sequence, ...]."""
         rows, width = ids.shape
-        return self.run(slice(0, rows), ids, lengths, width, np.arange(width)[None].repeat(rows, 0))
+        return self.run(slice(0, rows), ids, np.zeros(rows), lengths, width, np.arange(width)[None].repeat(rows, 0))
 
     def chunk(self, row: int, ids: Array, held: int) -> Array:
         """Outputs of every position of one row's next tokens: [sequence, ...]."""
         total = held + len(ids)
         picks = np.arange(len(ids))[None]
-        return np.asarray(self.run(slice(row, row + 1), ids[None], np.array([total]), total, picks)[0])
+        return np.asarray(
+            self.run(slice(row, row + 1), ids[None], np.array([held]), np.array([total]), total, picks)[0]
+        )
 
     def decode(self, ids: Array, held: Array) -> Array:
         """Outputs of one more token in each row: [rows, ...]."""
         lengths = held + 1
         picks = np.zeros((len(ids), 1))
-        return np.asarray(self.run(slice(0, len(ids)), ids[:, None], lengths, int(lengths.max()), picks)[:, 0])
+        return np.asarray(self.run(slice(0, len(ids)), ids[:, None], held, lengths, int(lengths.max()), picks)[:, 0])
 
 
 def play(player: Player, sequences: list[Array]) -> list[Array]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from octavo.exporters.checkpoint import Array
 from octavo.exporters.parity import gate, measure, probe
-from octavo.exporters.plan import Member, Settings
+from octavo.exporters.plan import Group, Member, Settings
 from octavo.exporters.player import Player
 from octavo.exporters.reference import open_reference
-from octavo.exporters.spec import Head
+from octavo.exporters.twin import runnable
 from octavo.profiles.errors import BundleError, ConfigError
-from octavo.profiles.manifest import GraphEntry, Parity, Weights
+from octavo.profiles.manifest import Parity, Weights
 
 TEXTS = 8  # sequences read of a text file
 TOKENS = 96  # at most, of each
@@ -31,21 +31,19 @@ class Verifier:
         if text is not None and not text.is_file():
             raise ConfigError(f"{text}: no such file to read parity text from")
 
-    def measure(
-        self, bundle: Path, member: Member, head: Head, models: Sequence[tuple[GraphEntry, Weights]]
-    ) -> list[Parity]:
-        """Parity of each of a model's graphs that this machine can run."""
-        kv = models[0][0].kv
-        assert kv is not None
-        length = min(TOKENS, kv.max_length // 2)
+    def measure(self, bundle: Path, group: Group, member: Member, weights: Sequence[Weights]) -> list[Parity]:
+        """Parity of each of a model's graphs. What the CPU has no kernels for is measured on its fp32 twin."""
+        head = group.head
+        length = min(TOKENS, min(graph.kv.max_length for graph in group.graphs) // 2)
         texts = self._read(member, length)
         with open_reference(member.checkpoint.folder, head) as reference:
             original = probe(reference, str(member.checkpoint.folder), head, texts, SAMPLES, length)
         rows, longest = len(original.sequences), max(map(len, original.sequences))
-        return [
-            measure(Player(bundle, weights, graph, rows, longest), original, self._precision)
-            for graph, weights in models
-        ]
+        found = []
+        for graph, entry in zip(group.graphs, weights, strict=True):
+            with runnable(bundle, graph, member.checkpoint, entry) as (folder, model, files):
+                found.append(measure(Player(folder, files, model, rows, longest), original, self._precision))
+        return found
 
     def gate(self, name: str, measured: Sequence[Parity]) -> None:
         """Raise GateError unless all passed."""

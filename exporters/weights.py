@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx_ir as ir
@@ -22,23 +23,29 @@ CACHE_LINE = 64
 class Weight:
     """One initializer: its form, the checkpoint tensors it is made of, and how.
 
-    `make` takes the source tensors in their stored dtypes and returns an array that has `shape`;
-    it is converted to `dtype` when written.
+    `make` takes the source tensors in their stored dtypes and returns an array that has `shape`; it is converted
+    to `dtype` when written. Where `make` returns several arrays, this weight is the one at `part`.
     """
 
     name: str
     dtype: ir.DataType
     shape: tuple[int, ...]
     sources: tuple[str, ...]
-    make: Callable[..., Array]
+    make: Callable[..., Any]
+    part: int | None = None
+
+    @property
+    def recipe(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        """Weights that follow each other with one recipe are made once."""
+        return self.make, self.sources
 
     @property
     def bytes(self) -> int:
         return math.ceil(math.prod(self.shape) * float(self.dtype.itemsize))
 
-    def load(self, checkpoint: Checkpoint) -> Array:
-        """The array to store, made from the checkpoint now."""
-        array = self.make(*(checkpoint.read(source) for source in self.sources))
+    def finished(self, made: Any, checkpoint: Checkpoint) -> Array:
+        """The array to store, out of what `make` returned."""
+        array = made if self.part is None else made[self.part]
         if array.shape != self.shape:
             raise BundleError(
                 f"{checkpoint.folder}: {self.sources[0]} makes {array.shape}, the config says {self.shape}"
@@ -77,11 +84,12 @@ def lay_out(weights: Sequence[Weight], location_of: Callable[[Weight], str]) -> 
 
 def write_weights(path: Path, weights: Iterable[Weight], layout: Layout, location: str, checkpoint: Checkpoint) -> None:
     """Stream the weights of one location to a file; no more than one weight and its sources are in memory."""
+    chosen = (weight for weight in weights if layout.places[weight.name].location == location)
     with path.open("xb") as stream:
-        for weight in weights:
-            place = layout.places[weight.name]
-            if place.location == location:
-                _write_at(stream, place.offset, weight.load(checkpoint))
+        for (make, sources), group in groupby(chosen, key=lambda weight: weight.recipe):
+            made = make(*(checkpoint.read(source) for source in sources))
+            for weight in group:
+                _write_at(stream, layout.places[weight.name].offset, weight.finished(made, checkpoint))
 
 
 def _write_at(stream: BinaryIO, offset: int, array: Array) -> None:

@@ -77,7 +77,10 @@ class GraphEntry(_Entry):
     providers: list[Provider] = Field(description="what the graph is written for")
     checked: list[str] = Field(default_factory=list, description="which checks it passed, in words")
     trt_profiles: dict[str, str] = Field(default_factory=dict, description="trt_profile_{min,opt,max}_shapes")
-    trt_options: dict[str, str] = Field(default_factory=dict)
+    trt_options: dict[str, str] = Field(default_factory=dict, description="provider options: engine and timing caches")
+    trt_refit_options: dict[str, str] = Field(
+        default_factory=dict, description="instead: one engine without weights, refitted for each expert"
+    )
 
 
 class Parity(_Entry):
@@ -88,7 +91,9 @@ class Parity(_Entry):
     max_abs_error: float = Field(ge=0, description="of a logit")
     mean_kl: float = Field(ge=0, description="nats, original || exported")
     top1_agreement: float = Field(ge=0, le=1)
-    top1_agreement_with_margin: float = Field(ge=0, le=1, description="where the original's margin exceeds the tolerance")
+    top1_agreement_with_margin: float = Field(
+        ge=0, le=1, description="where the original's margin exceeds the tolerance"
+    )
     greedy_equal: bool | None = Field(default=None, description="greedy continuations equal; asked of fp32 only")
     passed: bool
 
