@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from octavo.exporters.graph import Graph
+from octavo.exporters.journal import member_key, note_finished, read_finished
 from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import Workshop, copy_companions
 from octavo.exporters.plan import OWN, SHARED, Group, Member, Settings, plan
@@ -15,7 +17,7 @@ from octavo.exporters.progress import ExportProgress, Stage, silent
 from octavo.exporters.value import read_calibration
 from octavo.exporters.verify import Verifier
 from octavo.exporters.weights import write_weights
-from octavo.profiles.errors import ConfigError
+from octavo.profiles.errors import ConfigError, OctavoError
 from octavo.profiles.manifest import (
     EnsembleDefaults,
     ExpertEntry,
@@ -50,8 +52,10 @@ def export_bundle(
 ) -> Manifest:
     """Export checkpoints (Hugging Face folders) and perhaps a value model into the bundle folder `out`.
 
-    The bundle appears whole or not at all: it is made in a temporary sibling folder and renamed. `max_length` limits
-    the context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of real text to compare
+    The bundle appears whole or not at all: it is made in a hidden sibling folder and renamed. An export that was
+    interrupted leaves that folder, and the next one keeps the models that it finds finished and intact.
+
+    `max_length` limits the context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of real text to compare
     each model with its original on.
 
     Raises ConfigError for wrong arguments, BundleError for a checkpoint that cannot be exported, MachineError for a
@@ -63,14 +67,13 @@ def export_bundle(
     progress(ExportProgress("plan", None, 0, 1))
     groups = plan(experts, value, settings)
     workshop = Workshop(out, overwrite=overwrite)
-    workshop.open(sum(group.bytes for group in groups))
+    workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
     export = _Export(workshop, settings, Verifier(settings, parity_text) if verify else None, progress, groups)
     try:
-        manifest = export.run(name or out.name, defaults or EnsembleDefaults())
-    except BaseException:
+        return export.run(name or out.name, defaults or EnsembleDefaults())
+    except OctavoError:
         workshop.discard()
         raise
-    return manifest
 
 
 @dataclass(slots=True)
@@ -115,9 +118,19 @@ class _Export:
             path.parent.mkdir(exist_ok=True)
             write_weights(path, group.weights, group.layout, SHARED, group.members[0].checkpoint)
         for member in group.members:
-            weights = self.write_member(group, member, models)
-            self.enter(group, member, self.verified(group, member, weights))
+            self.enter(group, member, self.finish_member(group, member, models))
         self.graphs += entries
+
+    def finish_member(self, group: Group, member: Member, models: dict[str, bytes]) -> list[Weights]:
+        """Write and verify a model, unless an interrupted export had done so."""
+        bundle, folder = self.workshop.folder, member.folder
+        key = member_key(member.checkpoint, models, self.settings.precision, self.verifier is not None)
+        weights = read_finished(bundle, folder, key)
+        if weights is None:
+            shutil.rmtree(bundle / folder, ignore_errors=True)
+            weights = self.verified(group, member, self.write_member(group, member, models))
+            note_finished(bundle, folder, key, weights)
+        return weights
 
     def write_member(self, group: Group, member: Member, models: dict[str, bytes]) -> list[Weights]:
         self.tell("weights", member.folder)

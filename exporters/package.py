@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from octavo.exporters.checkpoint import Checkpoint
+from octavo.exporters.journal import forget
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import MANIFEST_NAME, FileEntry, Manifest, sha256_of
 
@@ -29,20 +30,26 @@ class Workshop:
         self.out = out
         self.folder = out.with_name(f".{out.name}.partial")
 
-    def open(self, size: int) -> None:
-        """Make the folder, if the disk has room for `size` bytes. Raises MachineError."""
+    def open(self, size: int, folders: Collection[str]) -> None:
+        """Make the folder, if the disk has room for `size` bytes. Raises MachineError.
+
+        Of what an interrupted export left, only `folders` are kept.
+        """
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        room = shutil.disk_usage(self.out.parent).free
+        room = shutil.disk_usage(self.out.parent).free + sum(path.stat().st_size for path in self.folder.rglob("*"))
         if room < size + SLACK:
             raise MachineError(f"{self.out.parent}: {room / 1e9:.1f} GB free, the bundle needs {size / 1e9:.1f} GB")
-        self.discard()
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
+        for left in self.folder.iterdir():
+            if left.name not in folders:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def file_entries(self) -> list[FileEntry]:
-        """Every file made so far, hashed."""
+        """Every file made so far, hashed; the journals of finished models are removed first."""
+        forget(self.folder)
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         return [
             FileEntry(path=path.relative_to(self.folder).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))

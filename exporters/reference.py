@@ -62,6 +62,6 @@ def open_reference(folder: Path, head: Head) -> Iterator[Reference]:
     """Load the original in fp32 with one thread's worth of torch, for as long as the block lasts."""
     loader = AutoModelForCausalLM if head == "logits" else AutoModelForSequenceClassification
     model = loader.from_pretrained(
-        folder, torch_dtype=torch.float32, attn_implementation="eager", local_files_only=True, use_safetensors=True
+        folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, use_safetensors=True
     )
     yield Reference(model, head)
