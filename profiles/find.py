@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -36,9 +37,9 @@ def kind_of(word: str) -> str:
     return found
 
 
-def named(kind: str) -> dict[str, Path | Traversable]:
-    """Every profile of a kind by name, the user's own before the package's."""
-    return dict(sorted({**_in(built_in(kind)), **_in(user_folder() / kind)}.items()))
+def named(kind: str, *, own: bool = True) -> dict[str, Path | Traversable]:
+    """Every profile of a kind by name, the user's own (where asked for) before the package's."""
+    return dict(sorted({**_in(built_in(kind)), **(_in(user_folder() / kind) if own else {})}.items()))
 
 
 def _in(folder: Path | Traversable) -> dict[str, Path | Traversable]:
@@ -47,24 +48,25 @@ def _in(folder: Path | Traversable) -> dict[str, Path | Traversable]:
     return {path.name.rsplit(".", 1)[0]: path for path in folder.iterdir() if path.name.endswith(_SUFFIXES)}
 
 
-def find(kind: str, name: str, folder: Path | None = None) -> Path | Traversable:
+def find(kind: str, name: str, folder: Path | None = None, *, own: bool = True) -> Path | Traversable:
     """The file of a profile: by name, or by a path (seen from `folder`, then from here). Raises ConfigError."""
     if "/" in name or os.sep in name or name.endswith(_SUFFIXES):
         candidates = [*([folder / name] if folder else []), Path(name).expanduser()]
         if found := next((path for path in candidates if path.exists()), None):
             return found
         raise ConfigError(f"{name}: no such file")
-    profiles = named(kind)
+    profiles = named(kind, own=own)
     if name not in profiles:
         raise ConfigError(f"{name!r}: no such profile in {kind} -> {suggest(name, profiles)}")
     return profiles[name]
 
 
-def read(kind: str, name: str, folder: Path | None = None) -> Data:
+def read(kind: str, name: str, folder: Path | None = None, *, own: bool = True) -> Data:
     """The plain data of a profile; its name is the file's unless it says another. A model may be a checkpoint."""
-    path = find(kind, name, folder)
+    path = find(kind, name, folder, own=own)
     if kind == "models" and (config := huggingface.config_in(path)):
-        return huggingface.model_data(read_data(config, name), name)
+        written = date.fromtimestamp(config.stat().st_mtime)
+        return huggingface.model_data(read_data(config, name), name, written)
     if not path.is_file():
         raise ConfigError(f"{name}: a folder; a file with a profile is needed")
     data = read_data(path, name)

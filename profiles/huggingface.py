@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _UNGATED = ("gpt2", "gpt_neox", "gpt_bigcode", "opt", "phi", "bloom", "falcon", "starcoder2")
 
 
-def config_in(path: Path | Traversable) -> Path | Traversable | None:
+def config_in(path: Path | Traversable) -> Path | None:
     """The config.json of a checkpoint folder, or the file itself when that is what it is."""
-    config = path / "config.json" if path.is_dir() else path
+    config = Path(str(path / "config.json" if path.is_dir() else path))
     return config if config.name == "config.json" and config.is_file() else None
 
 
-def model_data(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def model_data(config: Mapping[str, Any], origin: str, written: date) -> dict[str, Any]:
     """Plain data of a Model. Raises ConfigError naming the keys that are missing."""
     config = {**config, **config.get("text_config", {})}
     shape = {field: _first(config, names) for field, names in _SHAPE.items()}
@@ -43,7 +44,7 @@ def model_data(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
         "gated": config.get("model_type") not in _UNGATED,
         "tied_embeddings": bool(config.get("tie_word_embeddings", False)),
         **_alternatives(config),
-        "sources": [{"of": list(_ALL), "source": "config.json of the checkpoint", "date": "1970", "url": None}],
+        "sources": [{"of": list(_ALL), "source": "config.json of the checkpoint", "date": written.isoformat()}],
     }
 
 

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -32,9 +33,14 @@ def check(kind: type[T], data: object, origin: str) -> tuple[T | None, list[str]
     try:
         return kind.model_validate_json(json.dumps(data, default=str)), []
     except ValidationError as error:
-        schema, wrongs = kind.model_json_schema(), error.errors(include_url=False)
+        schema, wrongs = _schema(kind), error.errors(include_url=False)
         outer = {wrong["loc"][:depth] for wrong in wrongs for depth in range(len(wrong["loc"]))}
         return None, [f"{origin}: {_line(wrong, schema)}" for wrong in wrongs if wrong["loc"] not in outer]
+
+
+@lru_cache
+def _schema(kind: type[BaseModel]) -> Schema:
+    return kind.model_json_schema()
 
 
 def suggest(given: str, choices: Iterable[str]) -> str:
@@ -60,6 +66,8 @@ def _line(wrong: ErrorDetails, schema: Schema) -> str:
             return f"{path}: missing {context['discriminator']} -> one that says which it is"
         case "value_error" if inner := _KEYED.fullmatch(rest):
             return f"{'.'.join([*keys, inner[1]])} -> {inner[2]}"
+        case "value_error" if isinstance(wrong["input"], dict):
+            return f"{path or 'file'} -> {rest}"
     return f"{path or 'file'}: {_shown(wrong['input'])} -> {rest[:1].lower()}{rest[1:]}"
 
 

@@ -56,7 +56,7 @@ UNITS: dict[str, dict[str, float]] = {
     "USD/kWh": {f"{dollar}/{unit}": f for dollar in _DOLLARS for unit, f in (("kWh", 1.0), ("MWh", 1e-3))},
     "USD/byte": {f"{dollar}/{unit}": 1 / _BYTE[unit] for dollar in _DOLLARS for unit in ("GB", "GiB", "TB")},
     "gCO2e/kWh": {"g/kWh": 1.0, "kg/kWh": 1e3, "g/MWh": 1e-3},
-    "1/s": {f"{one}/{unit}": 1 / _TIME[unit] for one in ("", "1") for unit in ("s", "min", "h", "day")},
+    "1/s": {f"/{unit}": 1 / _TIME[unit] for unit in ("s", "min", "h", "day")},
     "fraction": {"%": 0.01},
     "joules": {"J": 1.0, "kJ": 1e3, "Wh": 3600.0, "kWh": 3.6e6},
     "count": {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12},

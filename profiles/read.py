@@ -43,12 +43,14 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123
 def parse_yaml(text: str, origin: str) -> Any:
     """Plain data. Raises ConfigError with the line that is wrong."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)
+        json.dumps(data, default=str)  # raises ValueError where an alias makes the data contain itself
+        return data
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{origin}{line}: {error.problem or 'not YAML'}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{origin}: not plain YAML: {error}") from None
 
 
 def read_data(path: Path | Traversable, origin: str) -> Data:

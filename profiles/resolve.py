@@ -26,11 +26,15 @@ FILES = ("workload.arrivals.file", "outcomes.file")
 
 
 def expand(kind: str, value: object, folder: Path | None = None, chain: tuple[str, ...] = ()) -> Any:
-    """Plain data of a profile that is named, or that starts `from` another one. Raises ConfigError."""
+    """Plain data of a profile that is named, or that starts `from` another one. Raises ConfigError.
+
+    A profile of the user's own that starts from its own name starts from the package's.
+    """
     if isinstance(value, str):
-        if value in chain:
+        itself = chain == (value,)
+        if value in chain and not itself:
             raise ConfigError(f"profiles start from each other: {' -> '.join((*chain, value))}")
-        return expand(kind, read(kind, value, folder), folder, (*chain, value))
+        return expand(kind, read(kind, value, folder, own=not itself), folder, (*chain, value))
     if not isinstance(value, dict) or not isinstance(value.get("from"), str):
         return value
     rest = {key: below for key, below in value.items() if key != "from"}

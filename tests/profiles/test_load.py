@@ -1,0 +1,156 @@
+"""Names, paths and the user's own folder; round trips; the JSON Schema."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+
+from octavo.profiles import (
+    ConfigError,
+    add_profile,
+    check_profiles,
+    list_profiles,
+    load_hardware,
+    load_scenario,
+    load_workload,
+    scenario_schema,
+)
+from octavo.profiles.load import resolve
+
+SCENARIOS = [row["name"] for row in list_profiles("scenarios")]
+
+MINE = """
+from: rtx-4090
+description: the one under my desk
+memory: 22 GiB
+"""
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_that_was_dumped_loads_as_an_equal_one(name: str, tmp_path: Path) -> None:
+    scenario = load_scenario(name)
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(scenario.dump()))
+    assert load_scenario(path) == scenario
+    assert resolve(scenario.dump(), name) == scenario
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_json_schema_accepts_the_built_in_scenarios_and_what_they_dump(name: str) -> None:
+    validator = pytest.importorskip("jsonschema").Draft202012Validator(scenario_schema())
+    text = (files("octavo.profiles") / "data" / "scenarios" / f"{name}.yaml").read_text(encoding="utf-8")
+    for data in (yaml.safe_load(text), load_scenario(name).dump()):
+        assert [f"{list(error.path)}: {error.message}" for error in validator.iter_errors(data)] == []
+
+
+def test_the_json_schema_refuses_what_loading_refuses() -> None:
+    validator = pytest.importorskip("jsonschema").Draft202012Validator(scenario_schema())
+    text = (files("octavo.profiles") / "data" / "scenarios" / "single-box.yaml").read_text(encoding="utf-8")
+    wrong: list[dict[str, object]] = [
+        {"engin": {}},
+        {"targets": {"ttft_p95": "3 parsec"}},
+        {"workload": 3},
+        {"engine": {"kv_blocks": -1}},
+    ]
+    for change in wrong:
+        assert not validator.is_valid(yaml.safe_load(text) | change)
+
+
+def test_the_users_profile_wins_over_the_one_of_that_name(own_profiles: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rtx-4090-desk.yaml"
+    path.write_text(MINE)
+    target = add_profile("hardware", path)
+    assert target == own_profiles / "hardware" / "rtx-4090-desk.yaml"
+    mine = load_hardware("rtx-4090-desk")
+    assert (mine.memory, mine.bandwidth, mine.description) == (22 * 2**30, 1008e9, "the one under my desk")
+    assert check_profiles("hardware") == []
+    [row] = [row for row in list_profiles("hardware") if row["name"] == "rtx-4090-desk"]
+    assert row["origin"] == str(target)
+    with pytest.raises(ConfigError, match="is there already"):
+        add_profile("hardware", path)
+
+
+@pytest.mark.parametrize(("start", "prefix"), [("chat", 100), ("rag", 300)])
+def test_a_users_profile_may_start_from_the_one_that_it_replaces(own_profiles: Path, start: str, prefix: int) -> None:
+    (own_profiles / "workloads").mkdir(parents=True)
+    (own_profiles / "workloads" / "chat.yaml").write_text(f"from: {start}\nqueries: 7\n")
+    chat = load_workload("chat")
+    assert (chat.queries, chat.shared_prefix_tokens) == (7, prefix)
+
+
+def test_a_wrong_profile_is_not_added(own_profiles: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(MINE + "colour: green\n")
+    with pytest.raises(ConfigError, match="colour: unknown key"):
+        add_profile("hardware", path)
+    assert not own_profiles.exists()
+
+
+def test_a_path_works_where_a_name_does(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE)
+    (tmp_path / "scenario.yaml").write_text(
+        """
+        ensemble: {experts: {model: qwen2.5-7b}}
+        fleet: {tiers: {here: {}}, placement: [{of: experts, tier: here, hardware: ./mine.yaml}]}
+        workload: chat
+        """
+    )
+    scenario = load_scenario(tmp_path / "scenario.yaml")
+    assert scenario.hardware_of(scenario.fleet.placement[0]).memory == 22 * 2**30
+
+
+def test_the_user_may_define_facts_inside_a_scenario(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(
+        """
+        hardware: {mine: {from: h100-sxm, memory: 94 GiB}}
+        ensemble: {experts: {model: qwen2.5-7b}}
+        fleet: {tiers: {here: {}}, placement: [{of: experts, tier: here, hardware: mine}]}
+        workload: {from: chat, queries: 5}
+        """
+    )
+    scenario = load_scenario(tmp_path / "scenario.yaml")
+    assert scenario.hardware["mine"].memory == 94 * 2**30
+    assert scenario.hardware["mine"].name == "mine"
+
+
+def test_files_that_a_scenario_names_are_seen_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "trace.jsonl").write_text("{}\n")
+    (tmp_path / "scenario.yaml").write_text(
+        """
+        ensemble: {experts: {model: qwen2.5-7b}}
+        fleet: {tiers: {here: {}}, placement: [{of: experts, tier: here, hardware: l4}]}
+        workload:
+          arrivals: {kind: trace, file: trace.jsonl}
+          prompt_tokens: {kind: trace}
+          answer_tokens: {kind: trace}
+        """
+    )
+    scenario = load_scenario(tmp_path / "scenario.yaml")
+    assert scenario.workload.arrivals.file == str((tmp_path / "trace.jsonl").resolve())  # type: ignore[union-attr]
+
+
+def test_the_design_page_shows_a_scenario_that_loads(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "design" / "scenario.md"
+    found = re.search(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    (tmp_path / "page.yaml").write_text(found[1])
+    assert load_scenario(tmp_path / "page.yaml").ensemble.inferences_per_query == 16
+
+
+def test_loading_a_scenario_imports_nothing_heavy() -> None:
+    code = "import sys; from octavo.profiles import load_scenario; load_scenario('gpt4-rumour'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    heavy = {"torch", "onnxruntime", "numpy", "scipy", "simpy", "plotly", "octavo.runtime", "octavo.simulator"}
+    assert not heavy & set(loaded)
+
+
+def test_importing_the_errors_does_not_import_pydantic() -> None:
+    code = "import sys, octavo.profiles.errors; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "pydantic" not in loaded
