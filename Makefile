@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= runtime,export,dev
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test lint types docs bench gpu clean
+.PHONY: setup demo test lint types docs bench gpu compile plain clean
 
 setup: $(INSTALLED)
 
@@ -30,6 +30,13 @@ types: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py
+
+# Optional: the scheduler's own source, compiled; simulations run about twice as fast. `make plain` undoes it.
+compile: $(INSTALLED)
+	OCTAVO_COMPILE=1 $(BIN)/python setup.py -q build_ext --inplace
+
+plain:
+	rm -f runtime/core/*.so
 
 gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m gpu tests/gpu

@@ -1,8 +1,27 @@
-"""Maps the repository's top-level folders into the `octavo` package (pyproject.toml holds everything else)."""
+"""Maps the repository's top-level folders into the `octavo` package (pyproject.toml holds everything else).
 
-from setuptools import find_packages, setup
+With OCTAVO_COMPILE=1 the core's hot modules are compiled by mypyc from the same source; `make compile` does it in place.
+"""
+
+import os
+
+from setuptools import Extension, find_packages, setup
 
 PARTS = ["runtime", "exporters", "simulator", "profiles"]
+HOT = ["kv", "query", "scheduler"]
+
+
+def compiled() -> list[Extension]:
+    if os.environ.get("OCTAVO_COMPILE") != "1":
+        return []
+    from mypyc.build import mypycify
+
+    # Seen through .typing, where the modules have their import names.
+    return mypycify(
+        [*(f".typing/octavo/runtime/core/{name}.py" for name in HOT), "--follow-imports=silent"], separate=True
+    )
+
+
 setup(
     package_dir={"octavo": "octavo", **{f"octavo.{part}": part for part in PARTS}},
     packages=[
@@ -10,4 +29,5 @@ setup(
         *(f"octavo.{part}" for part in PARTS),
         *(f"octavo.{part}.{inner}" for part in PARTS for inner in find_packages(part)),
     ],
+    ext_modules=compiled(),
 )
