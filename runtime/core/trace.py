@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 Outcome = Literal["answered", "rejected", "failed"]
@@ -15,8 +15,33 @@ End = Literal["finished", "withdrawn", "lost"]
 
 
 @dataclass(slots=True)
+class RunRecord:
+    """The head of a trace: who was asked by which policy on which devices, enough to run the same load again.
+
+    `devices` names the models that take turns on each device. `limits` are the fields of each model's Limits.
+    """
+
+    policy: str
+    settings: dict[str, float | int | str]
+    experts: tuple[str, ...]
+    samples_per_expert: int
+    value_model: str | None
+    devices: dict[str, list[str]]
+    limits: dict[str, dict[str, int | bool]]
+    min_candidates: int = 1
+    deadline: float | None = None
+    seed: int = 0
+    source: Literal["measured", "simulated"] = "measured"
+    machine: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class InferenceRecord:
-    """One inference: when it was asked for, first scheduled, wrote its first token and ended, and on which device."""
+    """One inference: when it was asked for, first scheduled, wrote its first token and ended, and on which device.
+
+    `value` is the score that a judge gave, or that an expert's own head gave; `answer` the label that a vote counts.
+    A withdrawn inference has written `new_tokens` of an unknown number.
+    """
 
     query: int
     model: str
@@ -31,11 +56,19 @@ class InferenceRecord:
     ended: float | None = None
     end: End = "finished"
     preemptions: int = 0
+    value: float | None = None
+    mean_logprob: float | None = None
+    answer: str | None = None
+    correct: bool | None = None
 
 
 @dataclass(slots=True)
 class QueryRecord:
-    """One query: arrival, answer, and what it took. `barrier_wait` is the last candidate's time after the median's."""
+    """One query: arrival, answer, and what it took.
+
+    `first_token` is when the earliest candidate wrote its first token. `barrier_wait` is the last candidate's time
+    after the median's.
+    """
 
     query: int
     arrival: float
@@ -52,6 +85,9 @@ class QueryRecord:
     wasted_tokens: int = 0
     barrier_wait: float = 0.0
     degraded: bool = False
+    max_new_tokens: int = 0
+    prefix: tuple[int, ...] = ()
+    correct: bool | None = None
 
     @property
     def latency(self) -> float | None:
@@ -76,8 +112,13 @@ class StepRecord:
     preempted: int = 0
 
 
-Record = InferenceRecord | QueryRecord | StepRecord
-KINDS: dict[str, type[Record]] = {"inference": InferenceRecord, "query": QueryRecord, "step": StepRecord}
+Record = RunRecord | InferenceRecord | QueryRecord | StepRecord
+KINDS: dict[str, type[Record]] = {
+    "run": RunRecord,
+    "inference": InferenceRecord,
+    "query": QueryRecord,
+    "step": StepRecord,
+}
 NAMES = {kind: name for name, kind in KINDS.items()}
 
 
