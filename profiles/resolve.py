@@ -86,21 +86,18 @@ def _at(data: Any, parts: list[str], path: str) -> Iterator[tuple[str, Any]]:
 def _table(kind: str, given: Data, wanted: list[tuple[str, str]], folder: Path | None) -> tuple[Data, list[str]]:
     """Every profile that is given or wanted, in full."""
     table: Data = {}
-    problems: list[str] = []
-    for place, name, value in [
-        *((f"{kind}.{name}", name, v) for name, v in given.items()),
-        *((p, n, n) for p, n in wanted),
-    ]:
-        if name in table:
+    missing: dict[str, str] = {}
+    own = [(f"{kind}.{name}", name, value) for name, value in given.items()]
+    for place, name, value in [*own, *((place, name, name) for place, name in wanted)]:
+        if name in table or name in missing:
             continue
         try:
-            table[name] = expand(kind, value, folder)
+            found = expand(kind, value, folder)
         except ConfigError as error:
-            table[name] = None
-            problems.append(f"{place}: {error}")
-        if isinstance(table[name], dict):
-            table[name] = {**table[name], "name": name}
-    return {name: value for name, value in table.items() if value is not None}, problems
+            missing[name] = f"{place}: {error}"
+        else:
+            table[name] = {**found, "name": name} if isinstance(found, dict) else found
+    return table, list(missing.values())
 
 
 def _with_workload(data: Data, origin: str, folder: Path | None) -> tuple[Data, list[str]]:

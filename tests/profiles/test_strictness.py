@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from octavo.profiles import ConfigError, list_profiles, load_hardware, load_scenario
+from octavo.profiles import ConfigError, Scenario, list_profiles, load_hardware, load_scenario
 from octavo.profiles.load import resolve
 
 Ask = Callable[..., list[str]]
@@ -169,3 +173,34 @@ def test_profiles_that_start_from_each_other_are_refused(own_profiles: Path) -> 
         (own_profiles / "hardware" / f"{one}.yaml").write_text(yaml.safe_dump({"from": other}))
     with pytest.raises(ConfigError, match="start from each other"):
         load_hardware("a")
+
+
+JUNK = [None, -1, 1e308, math.nan, "x", "3 s", "chat", True, [], [1], {}, {"a": 1}, {"from": "chat"}, {"from": 3}]
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    below = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in below:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_whatever_is_damaged_the_file_is_refused_with_reasons_or_means_the_same_again(random: Random) -> None:
+    data = load_scenario(random.choice(["gpt4-rumour", "edge-cascade", "failure-day"])).dump()
+    path = random.choice(list(places(data)))
+    at = data
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = copy.deepcopy(random.choice(JUNK))
+    scenario, reasons = understood(data)
+    assert all(line.startswith("file: ") for line in reasons)
+    assert scenario is None or resolve(scenario.dump(), "file") == scenario
+
+
+def understood(data: dict[str, Any]) -> tuple[Scenario | None, list[str]]:
+    try:
+        return resolve(data, "file"), []
+    except ConfigError as refused:
+        return None, str(refused).splitlines()
