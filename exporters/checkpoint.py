@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +25,34 @@ LARGEST_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
 INDEX_NAME = "model.safetensors.index.json"
 
 
+class Tensor(Protocol):
+    """A tensor that can be read when it is needed."""
+
+    @property
+    def path(self) -> Path:
+        """The file that it comes from."""
+        ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        ...
+
+    def read(self) -> Array:
+        """The tensor, read now; nothing is kept."""
+        ...
+
+    def head(self) -> bytes:
+        """The first few bytes: enough to see that two tensors differ."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
     """Where a tensor's bytes lie."""
@@ -39,12 +67,11 @@ class StoredTensor:
         return math.prod(self.shape)
 
     def read(self) -> Array:
-        """The tensor in its stored dtype, read from disk now; nothing is kept."""
+        """In its stored dtype."""
         array = np.fromfile(self.path, DTYPES[self.dtype], self.size, offset=self.offset)
         return array.reshape(self.shape)
 
     def head(self) -> bytes:
-        """The first few bytes: enough to see that two tensors differ."""
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
             return stream.read(min(4096, self.size * DTYPES[self.dtype].itemsize))
@@ -52,11 +79,15 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder with `config.json` and safetensors, sharded or not. Holds names and places, no weights."""
+    """A folder with `config.json` and safetensors, sharded or not. Holds names and places, no weights.
+
+    `base` is the checkpoint that a merged adapter belongs to.
+    """
 
     folder: Path
     config: dict[str, Any]
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, Tensor]
+    base: Path | None = None
 
     @property
     def parameters(self) -> int:
@@ -79,9 +110,9 @@ class Checkpoint:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read the config and the safetensors headers. Raises BundleError naming the file that is missing or wrong."""
     config = read_json(folder / "config.json")
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        tensors |= _stored_tensors(path)
+        tensors |= stored_tensors(path)
     return Checkpoint(folder, config, tensors)
 
 
@@ -117,7 +148,8 @@ def _shard(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _stored_tensors(path: Path) -> dict[str, StoredTensor]:
+def stored_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file. Raises BundleError when its header is damaged or lies."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

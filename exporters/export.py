@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from octavo.exporters.graph import Graph
 from octavo.exporters.journal import member_key, note_finished, read_finished
@@ -46,6 +47,8 @@ def export_bundle(
     top_k: int | None = None,
     hidden: bool = False,
     max_length: int | None = None,
+    lora: Literal["stacked", "merged"] = "stacked",
+    base: Path | None = None,
     defaults: EnsembleDefaults | None = None,
     overwrite: bool = False,
     progress: Callable[[ExportProgress], None] = silent,
@@ -55,15 +58,16 @@ def export_bundle(
     The bundle appears whole or not at all: it is made in a hidden sibling folder and renamed. An export that was
     interrupted leaves that folder, and the next one keeps the models that it finds finished and intact.
 
-    `max_length` limits the context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of real text to compare
-    each model with its original on.
+    `max_length` limits the context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of
+    real text to compare each model with its original on. Experts may be PEFT folders: adapters of one base are stacked
+    on it, to be picked row by row, or merged into it; `base` overrides the base that they name.
 
     Raises ConfigError for wrong arguments, BundleError for a checkpoint that cannot be exported, MachineError for a
     full disk, GateError when a model is not equal to its original within the precision's tolerance.
     """
     if not experts:
         raise ConfigError("experts: at least one checkpoint folder is needed")
-    settings = Settings(targets, precision, Outputs(top_k, hidden), max_length)
+    settings = Settings(targets, precision, Outputs(top_k, hidden), max_length, lora, base)
     progress(ExportProgress("plan", None, 0, 1))
     groups = plan(experts, value, settings)
     workshop = Workshop(out, overwrite=overwrite)
@@ -152,15 +156,20 @@ class _Export:
             return weights
         self.tell("parity", member.folder)
         measured = self.verifier.measure(self.workshop.folder, group, member, weights)
-        for parity in measured:
-            self.tell("parity", member.folder, parity=parity)
-        self.verifier.gate(member.folder, measured)
-        return [entry.model_copy(update={"parity": parity}) for entry, parity in zip(weights, measured, strict=True)]
+        names = [adapter.name for adapter in group.adapters] or [member.folder]
+        for index, parity in enumerate(measured):
+            name = names[index // len(weights)]
+            self.tell("parity", name, parity=parity)
+            self.verifier.gate(name, [parity])
+        repeated = weights * len(names)
+        return [entry.model_copy(update={"parity": parity}) for entry, parity in zip(repeated, measured, strict=True)]
 
     def enter(self, group: Group, member: Member, weights: list[Weights]) -> None:
         """Put a finished model into the manifest."""
         checkpoint = member.checkpoint
-        common = {
+        if group.adapters:
+            return self.enter_adapters(group, member, weights)
+        common: dict[str, Any] = {
             "name": member.folder,
             "folder": member.folder,
             "model_type": checkpoint.model_type,
@@ -170,10 +179,35 @@ class _Export:
         }
         if group.head == "score":
             figures = read_calibration(checkpoint)
-            line = {key: figures[key] for key in ("scale", "shift") if key in figures}
-            self.value = ValueEntry(**common, **line, calibration=figures)  # type: ignore[arg-type]
+            line: dict[str, Any] = {key: figures[key] for key in ("scale", "shift") if key in figures}
+            self.value = ValueEntry(**common, **line, calibration=figures)
         else:
-            self.experts.append(ExpertEntry(**common, vocab_size=group.graphs[0].decoder.vocab_size))  # type: ignore[arg-type]
+            self.experts.append(ExpertEntry(**common, vocab_size=group.graphs[0].decoder.vocab_size))
+        self.done += 1
+        return None
+
+    def enter_adapters(self, group: Group, member: Member, weights: list[Weights]) -> None:
+        """Each adapter is an expert: a folder of its own, and its parity on the graph that all of them share."""
+        per_expert = len(group.graphs)
+        for index, adapter in enumerate(group.adapters):
+            folder = self.workshop.folder / adapter.name
+            folder.mkdir(exist_ok=True)
+            copy_companions(member.checkpoint, folder, adapter.folder)
+            mine = weights[index * per_expert : (index + 1) * per_expert] if self.verifier else weights
+            decoder = group.graphs[0].decoder
+            expert = ExpertEntry(
+                name=adapter.name,
+                folder=adapter.name,
+                model_type=member.checkpoint.model_type,
+                source=str(adapter.folder),
+                parameters=member.checkpoint.parameters
+                - sum(a.parameters for a in group.adapters)
+                + adapter.parameters,
+                vocab_size=decoder.vocab_size,
+                weights=mine,
+                adapter=adapter.name,
+            )
+            self.experts.append(expert)
         self.done += 1
 
     def tell(self, stage: Stage, model: str | None, note: str = "", parity: Parity | None = None) -> None:

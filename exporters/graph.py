@@ -12,6 +12,7 @@ import onnx_ir as ir
 from octavo.exporters.decoder import Drawing
 from octavo.exporters.heads import fit_heads
 from octavo.exporters.linear import Dense
+from octavo.exporters.lora import Adapter
 from octavo.exporters.lowering import Lowering as Target
 from octavo.exporters.net import Net
 from octavo.exporters.ort import OrtLowering
@@ -20,6 +21,7 @@ from octavo.exporters.policy import check_graph
 from octavo.exporters.profiles import OPTIONS, REFIT_OPTIONS, shape_profiles
 from octavo.exporters.quantize import Blockwise
 from octavo.exporters.spec import Decoder
+from octavo.exporters.stacked import Stacked
 from octavo.exporters.tensorrt import CACHE_LENGTH, TensorrtLowering
 from octavo.exporters.weights import Layout, Weight
 from octavo.profiles.errors import BundleError
@@ -45,6 +47,7 @@ class Graph:
     outputs: Outputs
     net: Net
     kv: KVLayout
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def weights(self) -> Iterable[Weight]:
@@ -73,24 +76,32 @@ class Graph:
             inputs=inputs,
             outputs=outputs,
             kv=self.kv,
+            adapters=[adapter.name for adapter in self.adapters],
             providers=PROVIDERS[self.lowering],
         )
 
 
 def draw_graph(
-    name: str, decoder: Decoder, lowering: Lowering, precision: Precision, outputs: Outputs, activations: str = "fp32"
+    name: str,
+    decoder: Decoder,
+    lowering: Lowering,
+    precision: Precision,
+    outputs: Outputs,
+    activations: str = "fp32",
+    adapters: tuple[Adapter, ...] = (),
 ) -> Graph:
     """Draw a decoder for a target; int8 and int4 weights are multiplied by `activations` of fp32 or fp16.
 
-    Raises BundleError where the target or the precision does not know a feature.
+    With `adapters`, each row of a batch names its own. Raises BundleError where the precision lacks a feature.
     """
     dtype = TYPES.get(precision) or TYPES[activations]
     if precision in BITS and decoder.experts:
         raise BundleError(f"{name}: sparse layers are exported in fp32, fp16 or bf16, not in {precision}")
-    linear = Blockwise(BITS[precision], dtype, len(decoder.layers)) if precision in BITS else Dense(dtype)
+    plain = Blockwise(BITS[precision], dtype, len(decoder.layers)) if precision in BITS else Dense(dtype)
+    linear = Stacked(plain, adapters, dtype) if adapters else plain
     lower = _lowering(fit_heads(decoder)[0], lowering, dtype)
     Drawing(decoder, lower, linear, outputs).draw()
-    return Graph(name, lowering, precision, decoder, outputs, lower.net, lower.finish())
+    return Graph(name, lowering, precision, decoder, outputs, lower.net, lower.finish(), adapters)
 
 
 def _lowering(decoder: Decoder, lowering: Lowering, dtype: ir.DataType) -> Target:

@@ -28,7 +28,8 @@ def member_key(checkpoint: Checkpoint, models: dict[str, bytes], precision: str,
     digest = hashlib.sha256(f"{precision} {verified}".encode())
     for model in models.values():
         digest.update(model)
-    for path in sorted({tensor.path for tensor in checkpoint.tensors.values()} | {checkpoint.folder / "config.json"}):
+    config = (checkpoint.base or checkpoint.folder) / "config.json"
+    for path in sorted({tensor.path for tensor in checkpoint.tensors.values()} | {config}):
         stat = path.stat()
         digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()

@@ -69,11 +69,15 @@ class Workshop:
             os.replace(self.folder, self.out)
 
 
-def copy_companions(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy config and tokenizer files, never as links, and write a generation config where there is none."""
+def copy_companions(checkpoint: Checkpoint, folder: Path, adapter: Path | None = None) -> None:
+    """Copy config and tokenizer files, never as links, and write a generation config where there is none.
+
+    An adapter's folder may have a tokenizer of its own; its base has the rest.
+    """
     for name in COPIED:
-        source = checkpoint.folder / name
-        if source.is_file():
+        places = [place for place in (adapter, checkpoint.folder, checkpoint.base) if place is not None]
+        source = next((place / name for place in places if (place / name).is_file()), None)
+        if source is not None:
             (folder / name).write_bytes(source.read_bytes())
     generation = folder / "generation_config.json"
     if not generation.exists():

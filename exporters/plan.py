@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from octavo.exporters.checkpoint import Checkpoint, open_checkpoint
 from octavo.exporters.families import describe
 from octavo.exporters.graph import Graph, check_tensors, draw_graph
+from octavo.exporters.lora import Adapter, is_adapter, merged, open_adapter, stacked
 from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import folder_names
 from octavo.exporters.sharing import shared_weights
@@ -43,6 +45,11 @@ class Group:
         return self.graphs[0].decoder.head
 
     @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """The experts, where they are adapters stacked on the one member."""
+        return self.graphs[0].adapters
+
+    @property
     def weights(self) -> list[Weight]:
         return list(all_weights(self.graphs))
 
@@ -70,6 +77,8 @@ class Settings:
     precision: Precision
     outputs: Outputs
     max_length: int | None = None
+    lora: Literal["stacked", "merged"] = "stacked"
+    base: Path | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.targets) - set(LOWERINGS))
@@ -97,15 +106,42 @@ class Settings:
 def plan(experts: Sequence[Path], value: Path | None, settings: Settings) -> list[Group]:
     """Read every config and header, and decide. Raises BundleError before anything is written."""
     names = folder_names([*experts, *([value] if value else [])])
-    groups: dict[Decoder, list[Member]] = {}
+    alone: dict[Decoder, list[Member]] = {}
+    stacks: dict[Path, list[Adapter]] = {}
     for path, name in zip(experts, names, strict=False):
-        member = Member(name, open_checkpoint(path))
-        groups.setdefault(_described(member.checkpoint, "logits", settings), []).append(member)
-    planned = [_group(decoder, members, index, settings) for index, (decoder, members) in enumerate(groups.items())]
+        if is_adapter(path) and settings.lora == "stacked":
+            adapter = open_adapter(path, name, settings.base)
+            stacks.setdefault(adapter.base.resolve(), []).append(adapter)
+        else:
+            member = Member(name, _opened(path, name, settings))
+            alone.setdefault(_described(member.checkpoint, "logits", settings), []).append(member)
+    drafts = [_Draft(decoder, members) for decoder, members in alone.items()]
+    drafts += [_stack(adapters, names, settings) for adapters in stacks.values()]
+    planned = [_group(draft, index, settings) for index, draft in enumerate(drafts)]
     if value is not None:
         member = Member(names[-1], open_checkpoint(value))
-        planned.append(_group(_described(member.checkpoint, "score", settings), [member], 0, settings))
+        planned.append(_group(_Draft(_described(member.checkpoint, "score", settings), [member]), 0, settings))
     return planned
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A group before its graphs are drawn."""
+
+    decoder: Decoder
+    members: list[Member]
+    adapters: tuple[Adapter, ...] = ()
+
+
+def _opened(path: Path, name: str, settings: Settings) -> Checkpoint:
+    return merged(open_adapter(path, name, settings.base)) if is_adapter(path) else open_checkpoint(path)
+
+
+def _stack(adapters: list[Adapter], names: Sequence[str], settings: Settings) -> _Draft:
+    """Adapters on one base: one model, of which they are the experts."""
+    checkpoint = stacked(adapters)
+    folder = folder_names([*map(Path, names), checkpoint.folder])[-1]
+    return _Draft(_described(checkpoint, "logits", settings), [Member(folder, checkpoint)], tuple(adapters))
 
 
 def all_weights(graphs: Iterable[Graph]) -> Iterable[Weight]:
@@ -120,12 +156,19 @@ def _described(checkpoint: Checkpoint, head: Head, settings: Settings) -> Decode
         raise BundleError(f"{checkpoint.folder}: {error}") from None
 
 
-def _group(decoder: Decoder, members: list[Member], index: int, settings: Settings) -> Group:
+def _group(draft: _Draft, index: int, settings: Settings) -> Group:
+    decoder, members, adapters = draft.decoder, draft.members, draft.adapters
     stem = ("value" if decoder.head == "score" else "decoder") + (f"-{index + 1}" if index else "")
     precision = settings.precision
     graphs = tuple(
         draw_graph(
-            f"{stem}-{lowering}-{precision}", decoder, lowering, precision, settings.outputs, settings.activations
+            f"{stem}-{lowering}-{precision}",
+            decoder,
+            lowering,
+            precision,
+            settings.outputs,
+            settings.activations,
+            adapters,
         )
         for lowering in settings.lowerings
     )

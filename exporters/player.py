@@ -17,13 +17,16 @@ from octavo.profiles.manifest import GraphEntry, Weights
 class Player:
     """One open graph with a cache of its own: [2 * layers, rows, kv_heads, length, head_dim]."""
 
-    def __init__(self, bundle: Path, weights: Weights, graph: GraphEntry, rows: int, length: int, threads: int = 1):
+    def __init__(
+        self, bundle: Path, weights: Weights, graph: GraphEntry, rows: int, length: int, *, adapter: int | Array = 0
+    ):
         assert graph.kv is not None
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = open_session(bundle, weights, options, ["CPUExecutionProvider"])
+        self._adapter = adapter
         self._output = graph.outputs[0].name
         self._others = [output.name for output in graph.outputs[1:] if not output.name.startswith("present.")]
         self._inputs = {entry.name for entry in graph.inputs}
@@ -35,6 +38,7 @@ class Player:
         """One call on a slice of the cache's rows; returns the first output, [rows, picks, ...]."""
         feeds: dict[str, Any] = {
             "input_ids": np.ascontiguousarray(ids, np.int64),
+            "adapter_ids": np.zeros(len(ids), np.int64) + self._adapter,
             "held": np.ascontiguousarray(held, np.int64),
             "lengths": np.ascontiguousarray(lengths, np.int32),
             "total_length": np.array([total], np.int32),

@@ -58,10 +58,14 @@ class Reference:
 
 
 @contextmanager
-def open_reference(folder: Path, head: Head) -> Iterator[Reference]:
-    """Load the original in fp32 with one thread's worth of torch, for as long as the block lasts."""
+def open_reference(folder: Path, head: Head, base: Path | None = None) -> Iterator[Reference]:
+    """Load the original in fp32, for as long as the block lasts; with `base`, `folder` is a PEFT adapter of it."""
     loader = AutoModelForCausalLM if head == "logits" else AutoModelForSequenceClassification
     model = loader.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, use_safetensors=True
+        base or folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, use_safetensors=True
     )
+    if base is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
     yield Reference(model, head)

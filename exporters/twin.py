@@ -32,7 +32,9 @@ def runnable(
 
 
 def _write_twin(folder: Path, graph: Graph, checkpoint: Checkpoint) -> tuple[Path, GraphEntry, Weights]:
-    twin = draw_graph(f"{graph.name}-twin", graph.decoder, graph.lowering, "fp32", graph.outputs)
+    twin = draw_graph(
+        f"{graph.name}-twin", graph.decoder, graph.lowering, "fp32", graph.outputs, adapters=graph.adapters
+    )
     rounded = [_rounded(weight) for weight in twin.weights]
     layout = lay_out(rounded, lambda weight: FILE)
     write_weights(folder / FILE, rounded, layout, FILE, checkpoint)

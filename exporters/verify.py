@@ -32,17 +32,41 @@ class Verifier:
             raise ConfigError(f"{text}: no such file to read parity text from")
 
     def measure(self, bundle: Path, group: Group, member: Member, weights: Sequence[Weights]) -> list[Parity]:
-        """Parity of each of a model's graphs. What the CPU has no kernels for is measured on its fp32 twin."""
+        """Parity of each of a model's graphs; of stacked adapters, of each adapter's graphs, one after another.
+
+        What the CPU has no kernels for is measured on its fp32 twin.
+        """
+        if not group.adapters:
+            checkpoint = member.checkpoint
+            return self._measure(bundle, group, member, weights, checkpoint.folder, checkpoint.base)
+        return [
+            parity
+            for row, adapter in enumerate(group.adapters)
+            for parity in self._measure(bundle, group, member, weights, adapter.folder, adapter.base, row)
+        ]
+
+    def _measure(
+        self,
+        bundle: Path,
+        group: Group,
+        member: Member,
+        weights: Sequence[Weights],
+        original_folder: Path,
+        base: Path | None,
+        adapter: int = 0,
+    ) -> list[Parity]:
         head = group.head
         length = min(TOKENS, min(graph.kv.max_length for graph in group.graphs) // 2)
         texts = self._read(member, length)
-        with open_reference(member.checkpoint.folder, head) as reference:
-            original = probe(reference, str(member.checkpoint.folder), head, texts, SAMPLES, length)
+        with open_reference(original_folder, head, base) as reference:
+            original = probe(reference, str(original_folder), head, texts, SAMPLES, length)
         rows, longest = len(original.sequences), max(map(len, original.sequences))
         found = []
         for graph, entry in zip(group.graphs, weights, strict=True):
             with runnable(bundle, graph, member.checkpoint, entry) as (folder, model, files):
-                found.append(measure(Player(folder, files, model, rows, longest), original, self._precision))
+                found.append(
+                    measure(Player(folder, files, model, rows, longest, adapter=adapter), original, self._precision)
+                )
         return found
 
     def gate(self, name: str, measured: Sequence[Parity]) -> None:

@@ -74,6 +74,7 @@ class GraphEntry(_Entry):
     inputs: list[TensorEntry]
     outputs: list[TensorEntry]
     kv: KVLayout | None = None
+    adapters: list[str] = Field(default_factory=list, description="expert of each value of the input `adapter_ids`")
     providers: list[Provider] = Field(description="what the graph is written for")
     checked: list[str] = Field(default_factory=list, description="which checks it passed, in words")
     trt_profiles: dict[str, str] = Field(default_factory=dict, description="trt_profile_{min,opt,max}_shapes")
