@@ -1,0 +1,121 @@
+"""What a report needs to know of each run: an evaluation, a simulation, a validation, a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from octavo.profiles.latency import LatencyProfile
+
+
+class _Facts(BaseModel):
+    """Frozen, finite numbers; documents may say more than a report needs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Estimate(_Facts):
+    """A value and its 95 % interval, where there is one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Measured(_Facts):
+    """One policy as it was run: how often it was right, and what it took here."""
+
+    key: str
+    label: str
+    accuracy: Estimate
+    inferences_per_query: float | None = None
+    tokens_per_query: float | None = None
+    seconds_per_query: float | None = None
+    note: str = ""
+
+
+class Bin(_Facts):
+    """Candidates whose scores were alike: what the value model said, and how many were right."""
+
+    said: float
+    right: float
+    count: int
+
+
+class Evaluation(_Facts):
+    """Every policy over the same held-out queries. `statements` says where the ensemble does not pay."""
+
+    source: str
+    queries: int
+    policies: tuple[Measured, ...] = Field(min_length=1)
+    value_auc: Estimate | None = None
+    value_auc_within: float | None = None
+    reliability: tuple[Bin, ...] = ()
+    statements: tuple[str, ...] = ()
+    machine: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Track(_Facts):
+    """One device over time; the lists are equally long, and those that nobody recorded are empty."""
+
+    device: str
+    time: tuple[float, ...]
+    utilisation: tuple[float, ...] = ()
+    batch: tuple[float, ...] = ()
+    kv: tuple[float, ...] = ()
+
+
+class Line(_Facts):
+    """A scenario or baseline as simulated: metrics by name, and USD per query by what they are paid for."""
+
+    key: str
+    label: str
+    metrics: Mapping[str, Estimate]
+    costs: Mapping[str, float] = Field(default_factory=dict)
+    latencies: tuple[float, ...] = ()
+    tracks: tuple[Track, ...] = ()
+    devices: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Simulation(_Facts):
+    """A scenario's lines, itself first, then its baselines. `scenario` is what `Scenario.dump` gives."""
+
+    source: str
+    name: str
+    description: str = ""
+    lines: tuple[Line, ...] = Field(min_length=1)
+    scenario: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Compared(_Facts):
+    """One metric, measured and simulated; the error is simulated over measured, less one."""
+
+    metric: str
+    unit: str = "s"
+    measured: float
+    simulated: Estimate
+    error: float | None = None
+
+
+class Validation(_Facts):
+    """A load that was served, and the same load simulated."""
+
+    source: str
+    name: str
+    metrics: tuple[Compared, ...] = Field(min_length=1)
+    measured: tuple[float, ...] = ()
+    simulated: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Measurement(_Facts):
+    """Step times of the models of one machine."""
+
+    source: str
+    profiles: tuple[LatencyProfile, ...] = Field(min_length=1)
+
+
+Document: TypeAlias = Evaluation | Simulation | Validation | Measurement

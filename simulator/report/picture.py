@@ -1,0 +1,77 @@
+"""Measured accuracy beside simulated cost: which points there are, and which of them nothing else beats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from octavo.simulator.report.document import Estimate, Evaluation, Measured, Simulation
+
+COST = "usd_per_query"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A policy that was both run and simulated."""
+
+    policy: Measured
+    cost: Estimate
+
+    @property
+    def label(self) -> str:
+        return self.policy.label
+
+    @property
+    def accuracy(self) -> Estimate:
+        return self.policy.accuracy
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An evaluation and a simulation, joined by the keys of their rows; what only one of them has is listed."""
+
+    evaluation: Evaluation
+    simulation: Simulation
+    points: tuple[Point, ...]
+    only_measured: tuple[str, ...]
+    only_simulated: tuple[str, ...]
+
+    @property
+    def frontier(self) -> tuple[Point, ...]:
+        """The points that no other matches at a lower or equal cost, cheapest first."""
+        return pareto(self.points)
+
+    def better_than(self, point: Point) -> tuple[Point, ...]:
+        """Points at least as accurate and at most as dear, and one of the two strictly."""
+        return tuple(other for other in self.points if _dominates(other, point))
+
+
+def pictures(evaluations: Iterable[Evaluation], simulations: Sequence[Simulation]) -> tuple[Picture, ...]:
+    """Every evaluation with every simulation that shares keys with it; one point alone compares nothing."""
+    joined = (_join(evaluation, simulation) for evaluation in evaluations for simulation in simulations)
+    return tuple(picture for picture in joined if len(picture.points) > 1)
+
+
+def pareto(points: Iterable[Point]) -> tuple[Point, ...]:
+    found: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.cost.value, -p.accuracy.value)):
+        if not found or point.accuracy.value > found[-1].accuracy.value:
+            found.append(point)
+    return tuple(found)
+
+
+def _join(evaluation: Evaluation, simulation: Simulation) -> Picture:
+    costs = {line.key: line.metrics[COST] for line in simulation.lines if COST in line.metrics}
+    run = {policy.key for policy in evaluation.policies}
+    return Picture(
+        evaluation,
+        simulation,
+        tuple(Point(policy, costs[policy.key]) for policy in evaluation.policies if policy.key in costs),
+        tuple(policy.label for policy in evaluation.policies if policy.key not in costs),
+        tuple(line.label for line in simulation.lines if line.key not in run),
+    )
+
+
+def _dominates(one: Point, other: Point) -> bool:
+    dearer, better = one.cost.value - other.cost.value, one.accuracy.value - other.accuracy.value
+    return dearer <= 0 <= better and (dearer < 0 or better > 0)

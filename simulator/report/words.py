@@ -1,0 +1,164 @@
+"""The sentences of the report: what was run, what sixteen inferences buy and cost, and where they don't pay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from octavo.simulator.report.document import Estimate, Evaluation, Line, Measured, Simulation, Validation
+from octavo.simulator.report.numbers import Number, digits, times, write
+from octavo.simulator.report.picture import COST, Picture, Point
+
+
+def ensemble_of(evaluation: Evaluation) -> Measured:
+    """The policy called `ensemble`, or else the most accurate of those that make the most inferences."""
+    named = [p for p in deployable(evaluation) if p.key == "ensemble"]
+    return named[0] if named else max(deployable(evaluation), key=lambda p: (_inferences(p), p.accuracy.value))
+
+
+def single_of(evaluation: Evaluation) -> Measured | None:
+    """The policy called `single`, or else the most accurate of those that make one inference."""
+    ones = [p for p in deployable(evaluation) if p.key == "single" or _inferences(p) == 1]
+    return max(ones, key=lambda p: (p.key == "single", p.accuracy.value)) if ones else None
+
+
+def deployable(evaluation: Evaluation) -> list[Measured]:
+    """All but the oracle, which knows the right answers."""
+    return [p for p in evaluation.policies if "oracle" not in p.key] or list(evaluation.policies)
+
+
+def _inferences(policy: Measured) -> float:
+    return policy.inferences_per_query or 0.0
+
+
+def evaluated(evaluation: Evaluation) -> str:
+    here = f" on {evaluation.machine['processor']}" if "processor" in evaluation.machine else ""
+    return (
+        f"{len(evaluation.policies)} policies answered the same {evaluation.queries} held-out queries, with "
+        f"real models on ONNX Runtime{here}."
+    )
+
+
+def simulated(simulation: Simulation) -> str:
+    described = simulation.description.rstrip(".") or simulation.lines[0].label
+    count = len(simulation.lines) - 1
+    beside = f", and {count} baseline{'s' * (count != 1)}" if count else ""
+    return f"Scenario “{simulation.name}” was simulated: {described}{beside}."
+
+
+def gain(evaluation: Evaluation) -> Iterator[str]:
+    """The ensemble's accuracy beside that of one inference."""
+    best, one = ensemble_of(evaluation), single_of(evaluation)
+    if one is None or one is best:
+        yield f"{best.label} is right on {_share(best.accuracy)}."
+        return
+    points = 100 * (best.accuracy.value - one.accuracy.value)
+    settled = "The intervals are apart" if _apart(best.accuracy, one.accuracy) else "The intervals overlap: not settled"
+    yield (
+        f"“{best.label}” is right on {_share(best.accuracy)}, “{one.label}” on {_share(one.accuracy)}: "
+        f"{digits(abs(points), 2)} points {'more' if points > 0 else 'fewer'}. {settled}."
+    )
+    if best.tokens_per_query and one.tokens_per_query:
+        yield f"It writes {times(best.tokens_per_query / one.tokens_per_query)} the tokens."
+    yield from _room_above(evaluation, best)
+
+
+def _room_above(evaluation: Evaluation, best: Measured) -> Iterator[str]:
+    """What a perfect choice among the same candidates would reach."""
+    for oracle in evaluation.policies:
+        if oracle not in deployable(evaluation) and oracle.accuracy.value > best.accuracy.value:
+            yield (
+                f"A right answer was among the candidates for {write(oracle.accuracy.value, 'share')} of the queries: "
+                "what lies between is lost in choosing."
+            )
+
+
+def against(evaluation: Evaluation) -> Iterator[str]:
+    """Policies that are as accurate with no more inferences."""
+    best = ensemble_of(evaluation)
+    for other in deployable(evaluation):
+        if (
+            other is not best
+            and other.accuracy.value >= best.accuracy.value
+            and _inferences(other) <= _inferences(best)
+        ):
+            yield f"“{other.label}” is right on {_share(other.accuracy)}, with no more inferences a query."
+
+
+def price(picture: Picture) -> Iterator[str]:
+    """What the ensemble costs beside one inference, and what a further right answer costs."""
+    best, one = _pair(picture)
+    where = f"Simulated in scenario “{picture.simulation.name}”"
+    if best and one:
+        ratio = times(best.cost.value / one.cost.value)
+        yield f"{where}, “{best.label}” costs {_usd(best)} a query, {ratio} the {_usd(one)} of “{one.label}”."
+        if (more := best.accuracy.value - one.accuracy.value) > 0:
+            extra = write((best.cost.value - one.cost.value) / more, "USD")
+            yield f"Each further right answer costs {extra}: the ensemble pays where one is worth more than that."
+    elif best:
+        yield f"{where}, “{best.label}” costs {_usd(best)} a query."
+
+
+def _pair(picture: Picture) -> tuple[Point | None, Point | None]:
+    """The ensemble and the single inference, where they are in the picture and not the same."""
+    found = {point.policy.key: point for point in picture.points}
+    best, one = ensemble_of(picture.evaluation), single_of(picture.evaluation)
+    return found.get(best.key), found.get(one.key) if one and one is not best else None
+
+
+def against_in(picture: Picture) -> Iterator[str]:
+    """What is as accurate as the ensemble for no more money."""
+    best, _ = _pair(picture)
+    if best and (better := picture.better_than(best)):
+        names = _listed([f"“{b.label}” ({write(b.accuracy.value, 'share')}, {_usd(b)})" for b in better])
+        yield f"At no higher cost in scenario “{picture.simulation.name}”, as accurate or better: {names}."
+
+
+def beside_baselines(simulation: Simulation) -> Iterator[str]:
+    """The scenario's cost and latency, and how many times each baseline's cost that is."""
+    first, *others = simulation.lines
+    said = [
+        text.format(write(first.metrics[name].value, unit))
+        for name, unit, text in ((COST, "USD", "{} a query"), ("latency_p95", "s", "95 % answered within {}"))
+        if name in first.metrics
+    ]
+    ratios = [f"{ratio} “{line.label}”" for line in others if (ratio := _ratio(first, line))]
+    beside = f"; in cost, {_listed(ratios)}" if ratios else ""
+    if said:
+        yield f"Scenario “{simulation.name}”: {', '.join(said)}{beside}."
+
+
+def _ratio(one: Line, other: Line) -> str | None:
+    mine, yours = one.metrics.get(COST), other.metrics.get(COST)
+    return times(mine.value / yours.value) if mine and yours and yours.value else None
+
+
+def validated(validation: Validation) -> Iterator[str]:
+    """How many metrics were within 10 %, and the one that is farthest off."""
+    errors = [(abs(c.error), c) for c in validation.metrics if c.error is not None]
+    if errors:
+        _, worst = max(errors, key=lambda pair: pair[0])
+        kept = sum(size <= 0.1 for size, _ in errors)
+        yield (
+            f"Simulated against measured, {validation.name}: {kept} of {len(errors)} metrics within 10 %. "
+            f"The worst, {worst.metric}, is off by {write(worst.error or 0.0, 'error')}."
+        )
+
+
+def _apart(one: Estimate, other: Estimate) -> bool:
+    ends = (one.low, one.high, other.low, other.high)
+    if None in ends:
+        return False
+    low, high, low_other, high_other = (float(end) for end in ends if end is not None)
+    return low > high_other or low_other > high
+
+
+def _share(estimate: Estimate) -> str:
+    return str(Number(estimate.value, "share", estimate.low, estimate.high))
+
+
+def _usd(point: Point) -> str:
+    return write(point.cost.value, "USD")
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
