@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +15,9 @@ from octavo.exporters.graph import Graph
 from octavo.exporters.journal import member_key, note_finished, read_finished
 from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import Workshop, copy_companions
-from octavo.exporters.plan import OWN, SHARED, Group, Member, Settings, plan
+from octavo.exporters.plan import OWN, SHARED, Group, Member, plan
 from octavo.exporters.progress import ExportProgress, Stage, silent
+from octavo.exporters.settings import Settings
 from octavo.exporters.value import read_calibration
 from octavo.exporters.verify import Verifier
 from octavo.exporters.weights import write_weights
@@ -67,17 +70,22 @@ def export_bundle(
     """
     if not experts:
         raise ConfigError("experts: at least one checkpoint folder is needed")
-    settings = Settings(targets, precision, Outputs(top_k, hidden), max_length, lora, base)
+    settings = Settings(targets, precision, Outputs(top_k, hidden), max_length, lora, base, route)
     progress(ExportProgress("plan", None, 0, 1))
-    groups = plan(experts, value, settings)
     workshop = Workshop(out, overwrite=overwrite)
-    workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
-    export = _Export(workshop, settings, Verifier(settings, parity_text) if verify else None, progress, groups)
-    try:
-        return export.run(name or out.name, defaults or EnsembleDefaults())
-    except OctavoError:
-        workshop.discard()
-        raise
+    verifier = Verifier(settings, parity_text) if verify else None
+    with ExitStack() as stack:
+
+        def scratch() -> Path:
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="octavo-")))
+
+        groups = plan(experts, value, settings, scratch)
+        workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
+        try:
+            return _Export(workshop, settings, verifier, progress, groups).run(name or out.name, defaults)
+        except OctavoError:
+            workshop.discard()
+            raise
 
 
 @dataclass(slots=True)
@@ -94,7 +102,7 @@ class _Export:
     value: ValueEntry | None = None
     done: int = 0
 
-    def run(self, name: str, defaults: EnsembleDefaults) -> Manifest:
+    def run(self, name: str, defaults: EnsembleDefaults | None) -> Manifest:
         for group in self.groups:
             self.write_group(group)
         self.tell("files", None)
@@ -104,7 +112,7 @@ class _Export:
             graphs=self.graphs,
             experts=self.experts,
             value=self.value,
-            defaults=defaults,
+            defaults=defaults or EnsembleDefaults(),
             verified=self.verifier is not None,
             files=self.workshop.file_entries(),
         )
@@ -182,7 +190,7 @@ class _Export:
             line: dict[str, Any] = {key: figures[key] for key in ("scale", "shift") if key in figures}
             self.value = ValueEntry(**common, **line, calibration=figures)
         else:
-            self.experts.append(ExpertEntry(**common, vocab_size=group.graphs[0].decoder.vocab_size))
+            self.experts.append(ExpertEntry(**common, vocab_size=group.graphs[0].vocab_size))
         self.done += 1
         return None
 
@@ -194,7 +202,6 @@ class _Export:
             folder.mkdir(exist_ok=True)
             copy_companions(member.checkpoint, folder, adapter.folder)
             mine = weights[index * per_expert : (index + 1) * per_expert] if self.verifier else weights
-            decoder = group.graphs[0].decoder
             expert = ExpertEntry(
                 name=adapter.name,
                 folder=adapter.name,
@@ -203,7 +210,7 @@ class _Export:
                 parameters=member.checkpoint.parameters
                 - sum(a.parameters for a in group.adapters)
                 + adapter.parameters,
-                vocab_size=decoder.vocab_size,
+                vocab_size=group.graphs[0].vocab_size,
                 weights=mine,
                 adapter=adapter.name,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import onnx_ir as ir
 
@@ -21,6 +21,7 @@ from octavo.exporters.policy import check_graph
 from octavo.exporters.profiles import OPTIONS, REFIT_OPTIONS, shape_profiles
 from octavo.exporters.quantize import Blockwise
 from octavo.exporters.spec import Decoder
+from octavo.exporters.spec import Head as HeadKind
 from octavo.exporters.stacked import Stacked
 from octavo.exporters.tensorrt import CACHE_LENGTH, TensorrtLowering
 from octavo.exporters.weights import Layout, Weight
@@ -33,21 +34,25 @@ PROVIDERS: dict[Lowering, list[Provider]] = {
 }
 TYPES = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
+EVERYTHING = Outputs()
 BITS = {"int8": 8, "int4": 4}
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A drawn graph without its weights: `decoder` says what it computes, `net` how."""
+    """A graph without its weights. `decoder` says what it computes where the graph is our own drawing."""
 
     name: str
     lowering: Lowering
     precision: Precision
-    decoder: Decoder
-    outputs: Outputs
+    head: HeadKind
+    vocab_size: int
     net: Net
     kv: KVLayout
+    decoder: Decoder | None = None
+    outputs: Outputs = EVERYTHING
     adapters: tuple[Adapter, ...] = ()
+    route: Literal["native", "optimum"] = "native"
 
     @property
     def weights(self) -> Iterable[Weight]:
@@ -68,7 +73,7 @@ class Graph:
         inputs, outputs = self.net.described()
         return GraphEntry(
             name=self.name,
-            role="value" if self.decoder.head == "score" else "decoder",
+            role="value" if self.head == "score" else "decoder",
             lowering=self.lowering,
             precision=self.precision,
             opset=self.net.opset,
@@ -76,6 +81,7 @@ class Graph:
             inputs=inputs,
             outputs=outputs,
             kv=self.kv,
+            route=self.route,
             adapters=[adapter.name for adapter in self.adapters],
             providers=PROVIDERS[self.lowering],
         )
@@ -101,7 +107,8 @@ def draw_graph(
     linear = Stacked(plain, adapters, dtype) if adapters else plain
     lower = _lowering(fit_heads(decoder)[0], lowering, dtype)
     Drawing(decoder, lower, linear, outputs).draw()
-    return Graph(name, lowering, precision, decoder, outputs, lower.net, lower.finish(), adapters)
+    kv = lower.finish()
+    return Graph(name, lowering, precision, decoder.head, decoder.vocab_size, lower.net, kv, decoder, outputs, adapters)
 
 
 def _lowering(decoder: Decoder, lowering: Lowering, dtype: ir.DataType) -> Target:
@@ -113,7 +120,7 @@ def _lowering(decoder: Decoder, lowering: Lowering, dtype: ir.DataType) -> Targe
 def check_tensors(graph: Graph, stored: dict[str, tuple[int, ...]], source: str) -> None:
     """Every tensor that the graph reads must be in the checkpoint, and every one there be read. Raises BundleError."""
     wanted = {source for weight in graph.weights for source in weight.sources}
-    missing, unread = sorted(wanted - set(stored)), sorted(set(stored) - wanted - _ignorable(graph.decoder, stored))
+    missing, unread = sorted(wanted - set(stored)), sorted(set(stored) - wanted - _ignorable(graph, stored))
     if missing:
         raise BundleError(f"{source}: {len(missing)} tensors are missing: {', '.join(missing[:4])}")
     if unread:
@@ -128,7 +135,7 @@ def _tensorrt_settings(net: Net, cache_length: int) -> dict[str, Any]:
     }
 
 
-def _ignorable(decoder: Decoder, stored: Iterable[str]) -> set[str]:
+def _ignorable(graph: Graph, stored: Iterable[str]) -> set[str]:
     """Buffers that old checkpoints carry, and a tied head's second copy."""
-    tied = {"lm_head.weight"} if decoder.tied or decoder.head == "score" else set()
+    tied = {"lm_head.weight"} if graph.head == "score" or (graph.decoder and graph.decoder.tied) else set()
     return tied | {name for name in stored if name.endswith("rotary_emb.inv_freq")}

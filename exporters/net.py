@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from octavo.exporters.checkpoint import Array
-from octavo.exporters.weights import Layout, Weight, external
+from octavo.exporters.weights import Layout, Weight, external, lay_out
 from octavo.profiles.manifest import TensorEntry
 
 MICROSOFT = "com.microsoft"
@@ -29,6 +29,7 @@ class Net:
         self._nodes: list[ir.Node] = []
         self._initializers: dict[str, ir.Value] = {}
         self._names: Counter[str] = Counter()
+        self._graph: ir.Graph | None = None
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
@@ -70,23 +71,48 @@ class Net:
         self._initializers[weight.name] = value
         return value
 
+    def adopt(self, nodes: Sequence[ir.Node]) -> None:
+        """Add nodes that were drawn elsewhere, after those drawn so far."""
+        self._nodes += nodes
+
+    def adopt_initializer(self, value: ir.Value, large: Weight | None) -> None:
+        """Take over another graph's initializer, as a weight in a file where `large` says so."""
+        adopted = ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
+        if large is not None:
+            self.weights[large.name] = large
+            adopted.type, adopted.shape = ir.TensorType(large.dtype), ir.Shape(large.shape)
+        ir.convenience.replace_all_uses_with(value, adopted)
+        self._initializers[str(value.name)] = adopted
+
     def model(self, layout: Layout) -> ir.Model:
         """The finished graph, its weights pointing into the layout's files."""
         for weight in self.weights.values():
             self._initializers[weight.name].const_value = external(weight, layout.places[weight.name])
-        graph = ir.Graph(
-            self.inputs,
-            self.outputs,
-            nodes=self._nodes,
-            initializers=list(self._initializers.values()),
-            opset_imports={"": self.opset} | {node.domain: 1 for node in self._nodes if node.domain},
-            name=self.name,
-        )
-        return ir.Model(graph, ir_version=10 if self.opset <= 22 else 11, producer_name=PRODUCER)
+        if self._graph is None:
+            self._graph = self._finished()
+        return ir.Model(self._graph, ir_version=10 if self.opset <= 22 else 11, producer_name=PRODUCER)
+
+    def fingerprint(self) -> bytes:
+        """Equal for graphs that differ at most in the content of their weights."""
+        layout = lay_out(list(self.weights.values()), lambda weight: "weights")
+        return bytes(ir.to_proto(self.model(layout)).SerializeToString(deterministic=True))
 
     def described(self) -> tuple[list[TensorEntry], list[TensorEntry]]:
         """Inputs and outputs as the manifest lists them."""
         return [_entry(value) for value in self.inputs], [_entry(value) for value in self.outputs]
+
+    def _finished(self) -> ir.Graph:
+        domains = {node.domain: 1 for node in self._nodes if node.domain}
+        initializers = list(self._initializers.values())
+        opsets = {"": self.opset} | domains
+        return ir.Graph(
+            self.inputs,
+            self.outputs,
+            nodes=self._nodes,
+            initializers=initializers,
+            opset_imports=opsets,
+            name=self.name,
+        )
 
     def _initializer(self, name: str, tensor: ir.Tensor) -> ir.Value:
         value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)

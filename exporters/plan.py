@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from octavo.exporters.checkpoint import Checkpoint, open_checkpoint
 from octavo.exporters.families import describe
 from octavo.exporters.graph import Graph, check_tensors, draw_graph
 from octavo.exporters.lora import Adapter, is_adapter, merged, open_adapter, stacked
-from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import folder_names
+from octavo.exporters.settings import Settings
 from octavo.exporters.sharing import shared_weights
 from octavo.exporters.spec import Decoder, Head
 from octavo.exporters.weights import Layout, Weight, lay_out
-from octavo.profiles.errors import BundleError, ConfigError
-from octavo.profiles.manifest import Lowering, Precision
+from octavo.profiles.errors import BundleError
 
 OWN = "weights.bin"
 SHARED = "shared.bin"
-LOWERINGS: dict[str, Lowering] = {"cpu": "ort", "cuda": "ort", "tensorrt": "tensorrt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Group:
 
     @property
     def head(self) -> Head:
-        return self.graphs[0].decoder.head
+        return self.graphs[0].head
 
     @property
     def adapters(self) -> tuple[Adapter, ...]:
@@ -51,7 +48,7 @@ class Group:
 
     @property
     def weights(self) -> list[Weight]:
-        return list(all_weights(self.graphs))
+        return all_weights(self.graphs)
 
     @property
     def shared_path(self) -> str:
@@ -69,59 +66,39 @@ class Group:
         return {location: paths[location] for location in self.layout.sizes}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How the graphs are drawn."""
-
-    targets: Sequence[str]
-    precision: Precision
-    outputs: Outputs
-    max_length: int | None = None
-    lora: Literal["stacked", "merged"] = "stacked"
-    base: Path | None = None
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.targets) - set(LOWERINGS))
-        if unknown or not self.targets:
-            raise ConfigError(f"targets: {unknown or 'none given'}; choose from {', '.join(LOWERINGS)}")
-        if "tensorrt" in self.targets and self.precision not in ("fp16", "bf16"):
-            what = f"precision {self.precision}: TensorRT's attention has kernels for fp16 and bf16"
-            raise ConfigError(f"{what}; choose one, or export for TensorRT into a bundle of its own")
-        if self.precision == "bf16" and "cpu" in self.targets:
-            raise ConfigError(
-                "precision bf16: the CPU provider has no bfloat16 kernels; choose fp32, fp16, int8 or int4"
-            )
-
-    @property
-    def activations(self) -> str:
-        """What quantized weights are multiplied by: a CPU wants fp32, a GPU fp16."""
-        return "fp32" if "cpu" in self.targets else "fp16"
-
-    @property
-    def lowerings(self) -> list[Lowering]:
-        """In the order of the targets, each once."""
-        return list(dict.fromkeys(LOWERINGS[target] for target in self.targets))
+Scratch = Callable[[], Path]
 
 
-def plan(experts: Sequence[Path], value: Path | None, settings: Settings) -> list[Group]:
-    """Read every config and header, and decide. Raises BundleError before anything is written."""
+def plan(experts: Sequence[Path], value: Path | None, settings: Settings, scratch: Scratch) -> list[Group]:
+    """Read every config and header, and decide; `scratch` makes a folder for a graph that has to be traced.
+
+    Raises BundleError before anything is written into the bundle.
+    """
     names = folder_names([*experts, *([value] if value else [])])
     alone: dict[Decoder, list[Member]] = {}
     stacks: dict[Path, list[Adapter]] = {}
+    foreign: list[Member] = []
     for path, name in zip(experts, names, strict=False):
         if is_adapter(path) and settings.lora == "stacked":
             adapter = open_adapter(path, name, settings.base)
             stacks.setdefault(adapter.base.resolve(), []).append(adapter)
-        else:
-            member = Member(name, _opened(path, name, settings))
-            alone.setdefault(_described(member.checkpoint, "logits", settings), []).append(member)
+            continue
+        member = Member(name, _opened(path, name, settings))
+        decoder = _native(member.checkpoint, settings)
+        foreign.append(member) if decoder is None else alone.setdefault(decoder, []).append(member)
     drafts = [_Draft(decoder, members) for decoder, members in alone.items()]
     drafts += [_stack(adapters, names, settings) for adapters in stacks.values()]
     planned = [_group(draft, index, settings) for index, draft in enumerate(drafts)]
+    planned += _traced(foreign, len(planned), settings, scratch)
     if value is not None:
         member = Member(names[-1], open_checkpoint(value))
         planned.append(_group(_Draft(_described(member.checkpoint, "score", settings), [member]), 0, settings))
     return planned
+
+
+def all_weights(graphs: Iterable[Graph]) -> list[Weight]:
+    """The weights of several graphs; equal names are equal weights."""
+    return list({weight.name: weight for graph in graphs for weight in graph.weights}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +121,6 @@ def _stack(adapters: list[Adapter], names: Sequence[str], settings: Settings) ->
     return _Draft(_described(checkpoint, "logits", settings), [Member(folder, checkpoint)], tuple(adapters))
 
 
-def all_weights(graphs: Iterable[Graph]) -> Iterable[Weight]:
-    """The weights of several graphs; equal names are equal weights."""
-    return {weight.name: weight for graph in graphs for weight in graph.weights}.values()
-
-
 def _described(checkpoint: Checkpoint, head: Head, settings: Settings) -> Decoder:
     try:
         return describe(checkpoint.config, head, settings.max_length)
@@ -156,16 +128,26 @@ def _described(checkpoint: Checkpoint, head: Head, settings: Settings) -> Decode
         raise BundleError(f"{checkpoint.folder}: {error}") from None
 
 
+def _native(checkpoint: Checkpoint, settings: Settings) -> Decoder | None:
+    """The description for the native route; None when Optimum must trace. Raises BundleError when neither can."""
+    if settings.route == "optimum":
+        return None
+    try:
+        return _described(checkpoint, "logits", settings)
+    except BundleError:
+        if settings.route == "native" or not settings.traceable(checkpoint.model_type):
+            raise
+        return None
+
+
 def _group(draft: _Draft, index: int, settings: Settings) -> Group:
     decoder, members, adapters = draft.decoder, draft.members, draft.adapters
-    stem = ("value" if decoder.head == "score" else "decoder") + (f"-{index + 1}" if index else "")
-    precision = settings.precision
     graphs = tuple(
         draw_graph(
-            f"{stem}-{lowering}-{precision}",
+            _graph_name(decoder.head, index, lowering, settings),
             decoder,
             lowering,
-            precision,
+            settings.precision,
             settings.outputs,
             settings.activations,
             adapters,
@@ -176,7 +158,32 @@ def _group(draft: _Draft, index: int, settings: Settings) -> Group:
         for member in members:
             stored = {name: tensor.shape for name, tensor in member.checkpoint.tensors.items()}
             check_tensors(graph, stored, str(member.checkpoint.folder))
-    weights = list(all_weights(graphs))
+    return _laid_out(graphs, members)
+
+
+def _traced(members: list[Member], first: int, settings: Settings, scratch: Scratch) -> list[Group]:
+    """Each member's own traced graph; members whose graphs are alike share one."""
+    from octavo.exporters.traced import traced_graph
+
+    groups: dict[bytes, Group] = {}
+    for member in members:
+        name = _graph_name("logits", first + len(groups), "ort", settings)
+        graph, checkpoint = traced_graph(name, member.checkpoint, settings, scratch())
+        replaced, alike = Member(member.folder, checkpoint), graph.net.fingerprint()
+        earlier = groups.get(alike)
+        groups[alike] = _laid_out(
+            earlier.graphs if earlier else (graph,), [*(earlier.members if earlier else ()), replaced]
+        )
+    return list(groups.values())
+
+
+def _laid_out(graphs: tuple[Graph, ...], members: Sequence[Member]) -> Group:
+    weights = all_weights(graphs)
     shared = shared_weights(weights, [member.checkpoint for member in members])
     layout = lay_out(weights, lambda weight: SHARED if weight.name in shared else OWN)
     return Group(graphs, tuple(members), layout)
+
+
+def _graph_name(head: Head, index: int, lowering: str, settings: Settings) -> str:
+    stem = ("value" if head == "score" else "decoder") + (f"-{index + 1}" if index else "")
+    return f"{stem}-{lowering}-{settings.precision}"

@@ -12,9 +12,9 @@ ONNX_DOMAINS = {"", "ai.onnx"}
 
 # Standard operators that TensorRT's parser knows and its builder took in this form; contrib operators need plug-ins.
 TENSORRT_OPERATORS = frozenset(
-    """Add And Attention Cast Concat Cos Div Equal Gather GatherND Gelu Gemm Greater GreaterOrEqual LessOrEqual MatMul Mul
-    RMSNormalization Range ReduceLogSumExp ReduceMin ReduceSum Relu Reshape RotaryEmbedding Shape Sigmoid Sin Softmax
-    Split Squeeze Sub Tanh TensorScatter TopK Transpose Unsqueeze""".split()  # noqa: SIM905
+    """Add And Attention Cast Concat Cos Div Equal Gather GatherND Gelu Gemm Greater GreaterOrEqual LessOrEqual MatMul
+    Mul RMSNormalization Range ReduceLogSumExp ReduceMin ReduceSum Relu Reshape RotaryEmbedding Shape Sigmoid Sin
+    Softmax Split Squeeze Sub Tanh TensorScatter TopK Transpose Unsqueeze""".split()  # noqa: SIM905
 )
 ORT_CONTRIB = frozenset({"GroupQueryAttention", "SkipSimplifiedLayerNormalization", "MatMulNBits", "MoE"})
 

@@ -32,6 +32,7 @@ def runnable(
 
 
 def _write_twin(folder: Path, graph: Graph, checkpoint: Checkpoint) -> tuple[Path, GraphEntry, Weights]:
+    assert graph.decoder is not None
     twin = draw_graph(
         f"{graph.name}-twin", graph.decoder, graph.lowering, "fp32", graph.outputs, adapters=graph.adapters
     )

@@ -10,15 +10,17 @@ import numpy as np
 
 from octavo.exporters.checkpoint import Array
 from octavo.exporters.parity import gate, measure, probe
-from octavo.exporters.plan import Group, Member, Settings
+from octavo.exporters.plan import Group, Member
 from octavo.exporters.player import Player
 from octavo.exporters.reference import open_reference
+from octavo.exporters.settings import Settings
 from octavo.exporters.twin import runnable
 from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import Parity, Weights
 
-TEXTS = 8  # sequences read of a text file
-TOKENS = 96  # at most, of each
+TEXTS = 32  # sequences read of a text file, at most
+TOKENS = 96  # of each, at most
+ENOUGH = 768  # tokens read of a text file
 SAMPLES = 6  # sequences drawn from the model itself, where there is no text
 
 
@@ -76,22 +78,30 @@ class Verifier:
 
     def _read(self, member: Member, length: int) -> list[Array]:
         """The text file's first lines as token ids, by the model's own tokenizer."""
-        tokenizer = member.checkpoint.folder / "tokenizer.json"
-        if self._text is None:
+        folder = member.checkpoint.folder
+        text = self._text or next(iter(sorted(folder.parent.glob("tasks/*.jsonl"))), None)
+        places = [place / "tokenizer.json" for place in (folder, member.checkpoint.base) if place is not None]
+        tokenizer = next((place for place in places if place.is_file()), None)
+        if text is None or (tokenizer is None and self._text is None):
             return []
-        if not tokenizer.is_file():
-            raise BundleError(f"{member.checkpoint.folder}: no tokenizer.json to read the parity text with")
+        if tokenizer is None:
+            raise BundleError(f"{folder}: no tokenizer.json to read the parity text with")
         from tokenizers import Tokenizer
 
         encode = Tokenizer.from_file(str(tokenizer)).encode
-        ids = [np.array(encode(line).ids[:length]) for line in read_texts(self._text)[:TEXTS]]
-        return [row for row in ids if len(row) > 1]
+        ids = [np.array(encode(line).ids[:length]) for line in read_texts(text)[:TEXTS]]
+        rows = [row for row in ids if len(row) > 1]
+        return [row for row, before in zip(rows, np.cumsum([0, *map(len, rows)]), strict=False) if before < ENOUGH]
 
 
 def read_texts(path: Path) -> list[str]:
-    """The texts of a .jsonl file (`text`, or `prompt` with `answer`) or the paragraphs of any other."""
+    """The texts of a .jsonl file (`text`, or `prompt` with `answer` or `reference`), or another's paragraphs."""
     content = path.read_text(encoding="utf-8")
     if path.suffix != ".jsonl":
         return [part.strip() for part in content.split("\n\n") if part.strip()]
     records = [json.loads(line) for line in content.splitlines() if line.strip()]
-    return [str(record.get("text") or f"{record.get('prompt', '')}{record.get('answer', '')}") for record in records]
+    return [str(record.get("text") or _asked_and_answered(record)) for record in records]
+
+
+def _asked_and_answered(record: dict[str, object]) -> str:
+    return f"{record.get('prompt', '')}{record.get('answer') or record.get('reference') or ''}"

@@ -74,6 +74,7 @@ class GraphEntry(_Entry):
     inputs: list[TensorEntry]
     outputs: list[TensorEntry]
     kv: KVLayout | None = None
+    route: Literal["native", "optimum"] = Field(default="native", description="who drew it")
     adapters: list[str] = Field(default_factory=list, description="expert of each value of the input `adapter_ids`")
     providers: list[Provider] = Field(description="what the graph is written for")
     checked: list[str] = Field(default_factory=list, description="which checks it passed, in words")

@@ -1,0 +1,60 @@
+"""How an export draws its graphs, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from octavo.exporters.outputs import Outputs
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.manifest import Lowering, Precision
+
+LOWERINGS: dict[str, Lowering] = {"cpu": "ort", "cuda": "ort", "tensorrt": "tensorrt"}
+ROUTES = ("auto", "native", "optimum")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the graphs are drawn."""
+
+    targets: Sequence[str]
+    precision: Precision
+    outputs: Outputs
+    max_length: int | None = None
+    lora: Literal["stacked", "merged"] = "stacked"
+    base: Path | None = None
+    route: str = "auto"
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.targets) - set(LOWERINGS))
+        if unknown or not self.targets:
+            raise ConfigError(f"targets: {unknown or 'none given'}; choose from {', '.join(LOWERINGS)}")
+        if self.route not in ROUTES:
+            raise ConfigError(f"route: {self.route!r}; choose from {', '.join(ROUTES)}")
+        if "tensorrt" in self.targets and self.precision not in ("fp16", "bf16"):
+            what = f"precision {self.precision}: TensorRT's attention has kernels for fp16 and bf16"
+            raise ConfigError(f"{what}; choose one, or export for TensorRT into a bundle of its own")
+        if self.precision == "bf16" and "cpu" in self.targets:
+            raise ConfigError(
+                "precision bf16: the CPU provider has no bfloat16 kernels; choose fp32, fp16, int8 or int4"
+            )
+
+    @property
+    def activations(self) -> str:
+        """What quantized weights are multiplied by: a CPU wants fp32, a GPU fp16."""
+        return "fp32" if "cpu" in self.targets else "fp16"
+
+    @property
+    def lowerings(self) -> list[Lowering]:
+        """In the order of the targets, each once."""
+        return list(dict.fromkeys(LOWERINGS[target] for target in self.targets))
+
+    def traceable(self, model_type: str) -> bool:
+        """Whether the `optimum` route can take over a model that the native route does not know."""
+        if self.precision != "fp32" or self.lowerings != ["ort"]:
+            return False
+        from octavo.exporters.traced import traceable
+
+        return traceable(model_type)

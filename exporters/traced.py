@@ -1,0 +1,224 @@
+"""The `optimum` route: a graph that Optimum traced, fitted with the inputs and outputs of the `ort` contract.
+
+The traced graph appends each call's keys to its past. Here the whole static cache is handed to it as the past, with a
+mask of the part that is held; the call's new keys are then taken from the end of what it returns and written to their
+place in the cache. Slower than the native graphs, and the same to whoever runs it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from octavo.exporters.checkpoint import Array, Checkpoint, Tensor
+from octavo.exporters.families import LONGEST
+from octavo.exporters.graph import Graph
+from octavo.exporters.net import Net
+from octavo.exporters.outputs import FLOAT, PICKS, Outputs
+from octavo.exporters.settings import Settings
+from octavo.exporters.weights import Weight
+from octavo.profiles.errors import BundleError
+from octavo.profiles.manifest import KVLayout
+
+TASK = "text-generation-with-past"
+INLINE = 1024  # elements; smaller initializers stay in the graph
+PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)$")
+KNOWN = {"input_ids", "attention_mask", "position_ids"}
+
+
+def traceable(model_type: str) -> bool:
+    """Whether Optimum can trace this kind of model."""
+    import optimum.exporters.onnx.model_configs  # noqa: F401  (registers what it can export)
+    from optimum.exporters.tasks import TasksManager
+
+    return model_type in TasksManager.get_supported_model_type_for_task(TASK, exporter="onnx")
+
+
+def traced_graph(name: str, checkpoint: Checkpoint, settings: Settings, scratch: Path) -> tuple[Graph, Checkpoint]:
+    """A model's graph by Optimum, in the `ort` contract, and its initializers as a checkpoint.
+
+    Raises BundleError for what Optimum cannot export, and for a precision or target that this route does not have.
+    """
+    where = checkpoint.folder
+    if settings.precision != "fp32" or settings.lowerings != ["ort"] or settings.outputs != Outputs():
+        raise BundleError(f"{where}: the optimum route exports all logits in fp32, for the targets cpu and cuda")
+    if checkpoint.base is not None or not traceable(checkpoint.model_type):
+        raise BundleError(f"{where}: Optimum cannot trace {checkpoint.model_type!r} models with a cache")
+    model = trace(where, scratch)
+    tensors: dict[str, Tensor] = dict(traced_tensors(model, scratch))
+    net, kv = Fitting(model, checkpoint, _context(checkpoint, settings)).fit()
+    graph = Graph(name, "ort", "fp32", "logits", _vocabulary(net), net, kv, route="optimum")
+    return graph, replace(checkpoint, tensors=tensors)
+
+
+def _context(checkpoint: Checkpoint, settings: Settings) -> int:
+    """Tokens that the model's positions reach to."""
+    named = (checkpoint.config.get(key) for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
+    limit = next((int(value) for value in named if value), LONGEST)
+    return min(limit, settings.max_length or LONGEST)
+
+
+def _vocabulary(net: Net) -> int:
+    assert net.outputs[0].shape is not None
+    return int(net.outputs[0].shape[2])
+
+
+def trace(folder: Path, scratch: Path) -> ir.Model:
+    """Let Optimum trace a checkpoint in fp32 into the folder `scratch`; tensors are read from there when needed."""
+    from optimum.exporters.onnx import main_export
+
+    main_export(str(folder), scratch, task=TASK, do_validation=False, local_files_only=True, device="cpu")
+    return ir.load(scratch / "model.onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class TracedTensor:
+    """An initializer of a traced graph."""
+
+    tensor: ir.TensorProtocol
+    path: Path
+    dtype: str = "traced"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(int(size) for size in self.tensor.shape.numpy())
+
+    @property
+    def size(self) -> int:
+        return int(self.tensor.size)
+
+    def read(self) -> Array:
+        return np.asarray(self.tensor.numpy())
+
+    def head(self) -> bytes:
+        return self.read().ravel()[:1024].tobytes()
+
+
+class Fitting:
+    """A traced graph being fitted: cache and positions before it, new keys and picked logits after it."""
+
+    def __init__(self, model: ir.Model, checkpoint: Checkpoint, max_length: int):
+        self.graph = model.graph
+        self.net = Net("decoder", model.opset_imports[""])
+        self.max_length = max_length
+        self.inputs = {str(value.name): value for value in model.graph.inputs}
+        self.pasts = [value for name, value in self.inputs.items() if PAST.match(name)]
+        self.where = str(checkpoint.folder)
+        strange = [name for name in self.inputs if name not in KNOWN and not PAST.match(name)]
+        if strange or not self.pasts or any(len(past.shape or ()) != 4 for past in self.pasts):
+            raise BundleError(
+                f"{self.where}: Optimum's graph has inputs that are not understood: {strange or 'its cache'}"
+            )
+
+    def fit(self) -> tuple[Net, KVLayout]:
+        """Draw everything; the cache's layout is the past's."""
+        self._call_inputs()
+        caches = [self.net.input(str(past.name), FLOAT, self._cache(past)) for past in self.pasts]
+        self._replace({"input_ids": self.ids, "attention_mask": self._mask(caches[0]), "position_ids": self.positions})
+        self._replace({str(past.name): cache for past, cache in zip(self.pasts, caches, strict=True)})
+        outputs = {str(value.name): value for value in self.graph.outputs}
+        self._take_over()
+        vocabulary = outputs["logits"].shape
+        assert vocabulary is not None
+        picked = self.net.op("GatherND", outputs["logits"], self.picks, batch_dims=1)
+        outputs["logits"].name = "all_logits"
+        self.net.output(picked, "logits", FLOAT, [*PICKS, int(vocabulary[2])])
+        for past, cache in zip(self.pasts, caches, strict=True):
+            self._present(outputs[str(past.name).replace("past_key_values", "present")], cache)
+        _, heads, _, size = self._cache(self.pasts[0])
+        return self.net, KVLayout(
+            layers=len(self.pasts) // 2,
+            kv_heads=int(heads),
+            head_dim=int(size),
+            dtype="float32",
+            shared_buffer=True,
+            max_length=self.max_length,
+        )
+
+    def _call_inputs(self) -> None:
+        """The contract's inputs, and from them how much each row holds and where its new tokens go."""
+        net, integer = self.net, ir.DataType.INT64
+        self.ids = net.input("input_ids", integer, ["batch", "sequence"])
+        lengths = net.op("Cast", net.input("lengths", ir.DataType.INT32, ["batch"]), to=integer)
+        total = net.op("Cast", net.input("total_length", ir.DataType.INT32, [1]), to=integer)
+        positions = net.input("logit_positions", integer, ["batch", "picks"])
+        self.picks = net.op("Unsqueeze", positions, net.constant([2], "axis"))
+        width = net.op("Shape", self.ids, start=1, end=2)
+        before = net.op("Sub", lengths, width)
+        held = net.op("Where", net.op("Equal", total, width), net.op("Sub", before, before), before)
+        self.held = net.op("Unsqueeze", held, net.constant([1], "axis"))
+        steps = net.op("Range", net.constant(0, "zero"), net.op("Squeeze", width), net.constant(1, "one"))
+        self.positions = net.op("Add", self.held, steps)
+
+    def _mask(self, cache: ir.Value) -> ir.Value:
+        """[batch, cache_length + sequence]: one for what is held and for the call's own tokens."""
+        net = self.net
+        length = net.op("Squeeze", net.op("Shape", cache, start=2, end=3))
+        places = net.op("Range", net.constant(0, "zero"), length, net.constant(1, "one"))
+        old = net.op("Cast", net.op("Less", places, self.held), to=ir.DataType.INT64)
+        new = net.op("Cast", net.op("GreaterOrEqual", self.positions, self.held), to=ir.DataType.INT64)
+        return net.op("Concat", old, new, axis=1)
+
+    def _present(self, grown: ir.Value, cache: ir.Value) -> None:
+        """Write the new keys or values, the last of `grown`, to their place in the cache."""
+        net, name = self.net, str(grown.name)
+        grown.name = f"{name}.grown"
+        length = net.op("Shape", cache, start=2, end=3)
+        new = net.op("Slice", grown, length, net.constant([np.iinfo(np.int64).max], "end"), net.constant([2], "axis"))
+        places = net.op("Unsqueeze", self.positions, net.constant([1, 3], "axes"))
+        target = net.op("Expand", places, net.op("Shape", new))
+        present = net.op("ScatterElements", cache, target, new, axis=2)
+        assert cache.shape is not None
+        net.output(present, name, FLOAT, self._cache(cache))
+
+    def _cache(self, past: ir.Value) -> list[int | str]:
+        assert past.shape is not None
+        heads, size = past.shape[1], past.shape[3]
+        if not isinstance(heads, int) or not isinstance(size, int):
+            raise BundleError(f"{self.where}: Optimum's graph does not say how many heads its cache has")
+        return ["batch", heads, "cache_length", size]
+
+    def _replace(self, values: dict[str, ir.Value]) -> None:
+        for name, value in values.items():
+            if name in self.inputs:
+                ir.convenience.replace_all_uses_with(self.inputs[name], value)
+
+    def _take_over(self) -> None:
+        """Move the traced nodes and initializers into the new graph; large initializers become weights."""
+        initializers = list(self.graph.initializers.values())
+        nodes = list(self.graph)
+        self.graph.outputs.clear()
+        self.graph.remove(nodes)
+        self.net.adopt(nodes)
+        for value in initializers:
+            self.net.adopt_initializer(value, large=_weight(value) if _size(value) >= INLINE else None)
+
+
+def traced_tensors(model: ir.Model, scratch: Path) -> dict[str, TracedTensor]:
+    """The large initializers of a traced graph, by name."""
+    return {
+        name: TracedTensor(value.const_value, scratch / "model.onnx")
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None and _size(value) >= INLINE
+    }
+
+
+def _size(value: ir.Value) -> int:
+    assert value.const_value is not None
+    return int(value.const_value.size)
+
+
+def _weight(value: ir.Value) -> Weight:
+    tensor = value.const_value
+    assert tensor is not None
+    shape = tuple(int(size) for size in tensor.shape.numpy())
+    return Weight(str(value.name), tensor.dtype, shape, (str(value.name),), _as_stored)
+
+
+def _as_stored(stored: Array) -> Any:
+    return stored

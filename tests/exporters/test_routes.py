@@ -1,0 +1,59 @@
+"""What the native route does not know goes through Optimum into the same contract; each is the other's oracle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octavo.exporters.export import export_bundle
+from octavo.profiles.errors import BundleError
+from octavo.profiles.manifest import verify_bundle
+from tests.exporters.conftest import Maker
+
+
+def make_foreign(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """A GPT-2: learned positions, layer norms; nothing that the native route has."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 97, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 96}
+    GPT2LMHeadModel(GPT2Config(**sizes | changes, initializer_range=0.3)).save_pretrained(folder)
+    return folder
+
+
+def test_an_unknown_architecture_is_traced_and_held_to_the_same_gate(tmp_path: Path) -> None:
+    """Ragged prefill, chunks and decoding through the contract of the native graphs; one graph for both experts."""
+    folders = [make_foreign(tmp_path / f"gpt2-{seed}", seed) for seed in range(2)]
+    manifest = export_bundle(folders, tmp_path / "bundle")
+    verify_bundle(tmp_path / "bundle")
+    [graph] = manifest.graphs
+    assert graph.route == "optimum"
+    assert [entry.name for entry in graph.inputs][:4] == ["input_ids", "lengths", "total_length", "logit_positions"]
+    for expert in manifest.experts:
+        parity = expert.weights[0].parity
+        assert parity is not None
+        assert parity.max_abs_error < 1e-3
+        assert parity.greedy_equal
+
+
+def test_the_two_routes_agree(make_model: Maker, tmp_path: Path) -> None:
+    manifest = export_bundle([make_model("qwen3")], tmp_path / "bundle", route="optimum")
+    parity = manifest.experts[0].weights[0].parity
+    assert parity is not None
+    assert parity.max_abs_error < 2e-5
+    assert manifest.graphs[0].route == "optimum"
+
+
+def test_a_forced_route_does_not_give_way(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="model_type 'gpt2' is not supported"):
+        export_bundle([make_foreign(tmp_path / "gpt2")], tmp_path / "bundle", route="native")
+
+
+def test_what_the_traced_route_does_not_have_is_said(make_model: Maker, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="the optimum route exports all logits in fp32"):
+        export_bundle([make_model()], tmp_path / "bundle", route="optimum", precision="int4")
+    with pytest.raises(BundleError, match="model_type 'gpt2' is not supported"):
+        export_bundle([make_foreign(tmp_path / "gpt2")], tmp_path / "bundle", precision="int4")
