@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from octavo.profiles import load_hardware, load_link, load_model, load_price, load_workload
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.fact import Fact
 from octavo.simulator.report.blocks import Table, table
 from octavo.simulator.report.document import Simulation
-from octavo.simulator.report.numbers import digits
+from octavo.simulator.report.numbers import NARROW
 
-_TABLES = ("hardware", "models", "prices", "links")
-_UNITS = {
-    "memory": "B",
-    "bandwidth": "B/s",
-    "flops": "FLOP/s",
-    "interconnect": "B/s",
-    "host_bandwidth": "B/s",
-    "idle_watts": "W",
-    "peak_watts": "W",
-    "usd_per_hour": "USD/h",
-    "purchase_usd": "USD",
-    "amortisation_years": "years",
-    "usd_per_kwh": "USD/kWh",
-    "carbon": "g/kWh",
-    "egress": "USD/B",
-    "rtt": "s",
-    "jitter": "s",
-    "interconnect_latency": "s",
-    "step_overhead": "s",
-    "layer_overhead": "s",
-    "sequence_overhead": "s",
-    "max_context": "tokens",
-    "rate": "/s",
+Profile = Mapping[str, Any]
+
+RUMOUR, ESTIMATE, SOURCED, SET = "RUMOUR", "estimate", "sourced", "set"
+
+_LOADERS: Mapping[str, Callable[[str], Fact]] = {
+    "hardware": load_hardware,
+    "models": load_model,
+    "prices": load_price,
+    "links": load_link,
+    "workload": load_workload,
 }
-_PREFIXES = ("", "k", "M", "G", "T", "P")
+_FIELDS = {
+    "B": "memory",
+    "B/s": "bandwidth up_bandwidth interconnect host_bandwidth",
+    "FLOP/s": "flops",
+    "W": "idle_watts peak_watts",
+    "s": "rtt jitter interconnect_latency step_overhead layer_overhead sequence_overhead",
+    "/s": "rate",
+    "years": "amortisation_years",
+    "USD": "purchase_usd",
+    "USD/h": "usd_per_hour",
+    "USD/kWh": "usd_per_kwh",
+    "USD/B": "egress",
+    "g/kWh": "carbon",
+}
+_UNITS = {field: unit for unit, fields in _FIELDS.items() for field in fields.split()}
+_LARGE = ("", "k", "M", "G", "T", "P")
 
 
 def is_rumour(simulation: Simulation) -> bool:
@@ -43,40 +48,56 @@ def is_rumour(simulation: Simulation) -> bool:
 
 
 def assumptions(simulation: Simulation) -> Table | None:
-    """One row per profile and source."""
-    rows = [row for profile in _profiles(simulation.scenario) for row in _rows(profile)]
-    columns = ("profile", "what", "source", "date", "kind")
+    """One row per profile and source, its values beside it; what the scenario set itself is told apart."""
+    rows = [row for kind, profile in _profiles(simulation.scenario) for row in _rows(kind, profile)]
+    columns = ("profile", "what", "where from", "date", "kind")
     return table(f"Where the numbers of “{simulation.name}” come from", columns, rows) if rows else None
 
 
-def _profiles(scenario: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for kind in _TABLES:
-        yield from scenario.get(kind, {}).values()
-    if isinstance(workload := scenario.get("workload"), Mapping):
-        yield workload
+def _profiles(scenario: Mapping[str, Any]) -> Iterator[tuple[str, Profile]]:
+    for kind in _LOADERS:
+        found = scenario.get(kind, {})
+        profiles = [found] if kind == "workload" else found.values()
+        yield from ((kind, profile) for profile in profiles if isinstance(profile, Mapping))
 
 
-def _rows(profile: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _rows(kind: str, profile: Profile) -> Iterator[tuple[str, ...]]:
+    name, published = str(profile.get("name", "")), _published(kind, profile)
     for source in profile.get("sources", ()):
-        said = ", ".join(text for path in source["of"] if (text := _said(profile, path)))
-        yield profile.get("name", ""), said, source["source"], source["date"], _kind(profile, source)
+        kept = [path for path in source["of"] if _at(profile, path) == _at(published, path)]
+        if said := _said(profile, kept):
+            yield name, said, source["source"], source["date"], _kind(profile, source)
+        if said := _said(profile, [path for path in source["of"] if path not in kept]):
+            yield name, said, "the scenario itself", "", SET
 
 
-def _kind(profile: Mapping[str, Any], source: Mapping[str, Any]) -> str:
+def _published(kind: str, profile: Profile) -> Profile:
+    """The profile as it is without this scenario; the given one where there is no other of its name."""
+    try:
+        return _LOADERS[kind](str(profile.get("name"))).dump()
+    except ConfigError:
+        return profile
+
+
+def _kind(profile: Profile, source: Mapping[str, Any]) -> str:
     if profile.get("rumour"):
-        return "RUMOUR"
-    return "estimate" if source.get("estimate") else "published"
+        return RUMOUR
+    return ESTIMATE if source.get("estimate") else SOURCED
 
 
-def _said(profile: Mapping[str, Any], path: str) -> str:
-    """The field and its value, in the multiple that people use; nothing where the profile leaves it out."""
+def _at(profile: Profile, path: str) -> Any:
     value: Any = profile
     for part in path.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    if value is None:
-        return ""
-    text = _written(value, _UNITS.get(path.rsplit(".", 1)[-1], ""))
-    return f"{path.replace('_', ' ')} {text}".strip()
+    return value
+
+
+def _said(profile: Profile, paths: list[str]) -> str:
+    """The fields and their values in the multiples that people use; nothing for those that the profile leaves out."""
+    found = [(path.rsplit(".", 1)[-1], value) for path in paths if (value := _at(profile, path)) is not None]
+    return ", ".join(
+        f"{name.replace('_', ' ')} {_written(value, _UNITS.get(name, ''))}".strip() for name, value in found
+    )
 
 
 def _written(value: Any, unit: str) -> str:
@@ -88,15 +109,18 @@ def _written(value: Any, unit: str) -> str:
         case [int() | float() as low, int() | float() as high]:
             return _multiple(low, unit) if low == high else f"{_multiple(low, '')}–{_multiple(high, unit)}"
         case dict():
-            said = (f"{key} {_written(inner, _UNITS.get(key, unit))}".strip() for key, inner in value.items())
-            return "; ".join(text.removeprefix("kind ") for text in said if text != "quantiles")
+            inner = {key: _written(part, _UNITS.get(key, unit)) for key, part in value.items()}
+            kind = inner.pop("kind", "")
+            return "; ".join(filter(None, (kind, *(f"{key} {text}" for key, text in inner.items() if text))))
     return ""
 
 
 def _multiple(value: float, unit: str) -> str:
+    """Four digits at most, and a prefix where the number is large or the unit is seconds and the number small."""
     if unit == "USD/B":
-        return f"{digits(value * 1e9)} USD/GB"
-    if 0 < abs(value) < 0.01 and unit == "s":
-        return f"{digits(value * 1e6)} µs"
+        value, unit = value * 1e9, "USD/GB"
+    if unit == "s" and 0 < abs(value) < 1:
+        value, unit = (value * 1e3, "ms") if abs(value) >= 1e-3 else (value * 1e6, "µs")
     power = min(5, int(math.log10(abs(value)) // 3)) if abs(value) >= 1e5 else 0
-    return f"{digits(value / 1000**power, 4)} {_PREFIXES[power]}{unit}".strip()
+    number = f"{value:,.0f}" if 1000 <= abs(value) < 1e5 else f"{value / 1000**power:.4g}"
+    return f"{number}{NARROW}{_LARGE[power]}{unit}".strip(NARROW)

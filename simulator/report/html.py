@@ -9,6 +9,7 @@ from importlib.resources import files
 
 from plotly.offline import get_plotlyjs
 
+from octavo.simulator.report.assumptions import RUMOUR
 from octavo.simulator.report.blocks import Block, Bullets, Code, Figure, Page, Section, Stats, Table, Text
 from octavo.simulator.report.numbers import Cell, Number, span, write
 
@@ -118,12 +119,14 @@ def _cells(row: tuple[Cell, ...], classes: list[str]) -> Iterator[str]:
 
 
 def _cell(cell: Cell) -> str:
-    match cell:
-        case None:
-            return '<span aria-label="not known">–</span>'
-        case Number(value, unit, float(low), float(high)):
-            return f'{escape(write(value, unit))}<span class="interval">{escape(span(low, high, unit))}</span>'
-    return escape(str(cell))
+    if cell is None:
+        return '<span aria-label="not known">–</span>'
+    if not isinstance(cell, Number):
+        return f"<strong>{escape(cell)}</strong>" if cell == RUMOUR else escape(cell)
+    value = escape(write(cell.value, cell.unit))
+    if cell.low is None or cell.high is None:
+        return value
+    return f'{value}<span class="interval">{escape(span(cell.low, cell.high, cell.unit))}</span>'
 
 
 def _figure(figure: Figure) -> Iterator[str]:
