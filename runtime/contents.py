@@ -1,0 +1,126 @@
+"""What the core's counts stand for: the tokens and settings of open queries, and what their candidates wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.runtime.core.query import Candidate, Inference, Query
+from octavo.runtime.sampling import Sampling, stream_key
+
+Tokens = NDArray[np.int64]
+Label = Callable[[str], str | None]
+
+
+class Decoder(Protocol):
+    """Turns token ids into text."""
+
+    def decode(self, tokens: Tokens) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A query with its contents: `prompt` are the tokens that every model reads.
+
+    `number` tells queries of one seed apart; `label` finds in a text what a vote counts; `verify` says whether a text is
+    right, for the policy that asks; `listener` hears the text of each inference as it grows, in a device's thread.
+    """
+
+    query: Query
+    prompt: Tokens
+    sampling: Sampling = field(default_factory=Sampling)
+    own_sampling: Mapping[str, Sampling] = field(default_factory=dict)
+    seed: int = 0
+    number: int = 0
+    stop: tuple[str, ...] = ()
+    label: Label | None = None
+    verify: Callable[[str], bool] | None = None
+    listener: Callable[[Inference, str], None] | None = None
+
+    def sampling_of(self, model: str) -> Sampling:
+        return self.own_sampling.get(model, self.sampling)
+
+    @property
+    def watched(self) -> bool:
+        """Whether text must be looked at while it is written."""
+        return bool(self.stop) or self.listener is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """What a candidate wrote: all of its tokens, with those of the one that it continues, and their text."""
+
+    tokens: Tokens
+    text: str
+
+
+class Contents:
+    """The contents of open queries. Engines read and add; whoever opens a query closes it."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self._requests: dict[Query, Request] = {}
+        self._written: dict[Candidate, Written] = {}
+        self._of_query: dict[Query, list[Candidate]] = {}
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def open(self, request: Request) -> None:
+        self._requests[request.query] = request
+        self._of_query[request.query] = []
+
+    def close(self, query: Query) -> None:
+        """Forget a query and all that was written for it."""
+        self._requests.pop(query, None)
+        for candidate in self._of_query.pop(query, ()):
+            self._written.pop(candidate, None)
+
+    def request(self, query: Query) -> Request:
+        return self._requests[query]
+
+    def written(self, candidate: Candidate) -> Written:
+        return self._written[candidate]
+
+    def sequence(self, inference: Inference) -> Tokens:
+        """All that the inference reads before it writes: the prompt, and the candidate it judges or continues."""
+        request = self._requests[inference.query]
+        read = inference.judges or inference.continues
+        return np.concatenate([request.prompt, self._written[read].tokens]) if read else request.prompt
+
+    def key(self, inference: Inference) -> int:
+        """Of the inference's random numbers."""
+        request = self._requests[inference.query]
+        return stream_key(request.seed, request.number, inference.model, inference.sample)
+
+    def add(
+        self, inference: Inference, new: Tokens, logprob: float, *, ended: bool, text: str | None = None
+    ) -> Candidate:
+        """Book what an inference wrote. `logprob` is the sum over its own tokens; the candidate gets the mean of all.
+
+        `text` is given where a stop string has cut it; otherwise the tokens are decoded.
+        """
+        earlier, total = inference.continues, len(new)
+        if earlier is not None:
+            logprob += earlier.mean_logprob * earlier.total_tokens
+            total += earlier.total_tokens
+            new_and_old = np.concatenate([self._written[earlier].tokens, new])
+        else:
+            new_and_old = new
+        text = self.decoder.decode(new_and_old) if text is None else text
+        request = self._requests.get(inference.query)
+        label = request.label(text) if request and request.label else normal(text)
+        candidate = Candidate(inference, len(new), logprob / max(total, 1), label, finished=ended)
+        if request is not None:
+            self._written[candidate] = Written(new_and_old, text)
+            self._of_query[inference.query].append(candidate)
+        return candidate
+
+
+def normal(text: str) -> str | None:
+    """The label of a text where nothing better is known: the text itself, less the white space around and in it."""
+    return " ".join(text.split()) or None

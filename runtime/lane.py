@@ -1,0 +1,86 @@
+"""A lane: the models of one device, each with a scheduler and an engine, taking turns of one step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Condition
+
+from octavo.runtime.core.query import Inference
+from octavo.runtime.core.scheduler import Job, Scheduler, Step
+from octavo.runtime.engine import Engine
+
+Mail = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One model's next step."""
+
+    model: str
+    scheduler: Scheduler
+    engine: Engine
+    step: Step
+
+
+class Lane:
+    """Only the device's own thread takes turns and opens the mail; anybody may post."""
+
+    def __init__(self, device: str, engines: Mapping[str, Engine]) -> None:
+        self.device = device
+        self.engines = dict(engines)
+        self.schedulers = {model: Scheduler(engine.limits) for model, engine in engines.items()}
+        self._order = list(self.engines)
+        self._next = 0
+        self._motions: deque[Mail] = deque()
+        self._arrivals: deque[Mail] = deque()
+        self._woken = Condition()
+        self._closing = False
+
+    def post(self, mail: Mail, *, arrival: bool = False) -> None:
+        """Ask for something to be done between two steps; what new queries start comes after all else."""
+        with self._woken:
+            (self._arrivals if arrival else self._motions).append(mail)
+            self._woken.notify()
+
+    def close(self) -> None:
+        """Let the thread end when it next has nothing to do."""
+        with self._woken:
+            self._closing = True
+            self._woken.notify()
+
+    def open_mail(self) -> None:
+        for box in (self._motions, self._arrivals):
+            while box:
+                box.popleft()()
+
+    def wait(self) -> bool:
+        """Sleep until there is mail; False when the lane is closing instead."""
+        with self._woken:
+            self._woken.wait_for(lambda: self._motions or self._arrivals or self._closing)
+            return not self._closing
+
+    def next_turn(self) -> Turn | None:
+        """The next step of the next model that has work, round robin."""
+        for index in range(len(self._order)):
+            place = (self._next + index) % len(self._order)
+            model = self._order[place]
+            step = self.schedulers[model].next_step()
+            if step is not None:
+                self._next = place + 1
+                return Turn(model, self.schedulers[model], self.engines[model], step)
+        return None
+
+    def submit(self, group: Sequence[Inference]) -> None:
+        """Raises ValueError where they can never fit."""
+        self.schedulers[group[0].model].submit(group)
+
+    def withdraw(self, inference: Inference) -> Job | None:
+        """Forget an inference; the job that it was, None where it is not here any more."""
+        scheduler = self.schedulers[inference.model]
+        job = scheduler.job(inference)
+        if job is not None:
+            scheduler.withdraw(inference)
+            self.engines[inference.model].withdraw(job)
+        return job

@@ -1,0 +1,365 @@
+"""`Octavo`: a bundle in this process. Load it, ask it, close it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from octavo.profiles.errors import ConfigError, MachineError
+from octavo.profiles.manifest import Manifest, verify_bundle
+from octavo.runtime.contents import Contents, Label, Request, Tokens
+from octavo.runtime.core.council import Council
+from octavo.runtime.core.policies import Policy, policy_named
+from octavo.runtime.core.query import Candidate, Ensemble, Inference, Query
+from octavo.runtime.core.trace import Record, RunRecord
+from octavo.runtime.lane import Lane
+from octavo.runtime.loop import Closed, Loop
+from octavo.runtime.place import Placed, Placement, place
+from octavo.runtime.recorder import Recorder
+from octavo.runtime.sampling import Sampling
+from octavo.runtime.text import Message, Vocabulary
+from octavo.runtime.verifier import VERIFIER, VerifierEngine
+
+Prompt = str | Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One candidate: which expert's, its text, and what is known of it. `seconds` is when it ended, from the ask."""
+
+    expert: str
+    sample: int
+    text: str
+    new_tokens: int
+    mean_logprob: float
+    value: float | None
+    label: str | None
+    seconds: float
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer to a prompt, and every candidate that arrived, in the order of experts and samples.
+
+    `new_tokens` are those of all candidates, `seconds` from the ask to the answer. `degraded` says that something was
+    lost or late on the way; `fallback` why another provider than the one asked for was used.
+    """
+
+    prompt: str
+    text: str
+    reason: str
+    candidates: tuple[Reply, ...]
+    prompt_tokens: int
+    new_tokens: int
+    seconds: float
+    provider: str
+    degraded: bool
+    fallback: str | None = None
+
+    @property
+    def chosen(self) -> Reply:
+        return next(candidate for candidate in self.candidates if candidate.chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text that a candidate under way has grown by."""
+
+    expert: str
+    sample: int
+    text: str
+
+
+class Octavo:
+    """A loaded bundle. All methods may be called from any thread; close it, or use it in a `with` block.
+
+    >>> with Octavo.load("my-bundle") as octavo:            # doctest: +SKIP
+    ...     print(octavo.ask("What is 6 x 7?", seed=1).text)
+    """
+
+    def __init__(self, bundle: Path, manifest: Manifest, placed: Placed, loop: Loop, vocabulary: Vocabulary) -> None:
+        self.bundle = bundle
+        self.manifest = manifest
+        self.placed = placed
+        self.loop = loop
+        self.vocabulary = vocabulary
+        self._ids = count()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        provider: str | None = None,
+        allow_fallback: bool = False,
+        devices: Sequence[str] | None = None,
+        threads: int | None = None,
+        context: int | None = None,
+        max_rows: int = 64,
+        max_step_tokens: int = 2048,
+        kv_bytes: int | None = None,
+        samples: int | None = None,
+        min_candidates: int = 1,
+        verify: bool = True,
+        keep_records: bool = False,
+    ) -> Octavo:
+        """Verify a bundle and open its models.
+
+        `provider` is tensorrt, cuda or cpu (None: the best that works); the arguments up to `kv_bytes` are those of
+        `octavo.runtime.place.Placement`. `samples` per expert and `min_candidates` make the ensemble. `verify=False`
+        skips the hashes, not the list of files. `keep_records` keeps what `records` gives.
+
+        Raises BundleError, ConfigError, or MachineError where a provider does not work here.
+        """
+        bundle = Path(path)
+        manifest = verify_bundle(bundle, hashes=verify)
+        vocabulary = Vocabulary(bundle / manifest.experts[0].folder)
+        contents = Contents(vocabulary)
+        wanted = Placement(provider, allow_fallback, devices, threads, context, max_rows, max_step_tokens, kv_bytes)
+        placed = place(bundle, manifest, wanted, vocabulary, contents)
+        council = Council(_ensemble(manifest, samples, min_candidates), policy_named(manifest.defaults.policy))
+        lanes = [*placed.lanes, Lane(VERIFIER, {VERIFIER: VerifierEngine(contents)})]
+        loop = Loop(council, lanes, contents, Recorder(keep=keep_records))
+        return cls(bundle, manifest, placed, loop, vocabulary)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is open and free the models."""
+        self.loop.close()
+
+    @property
+    def ensemble(self) -> Ensemble:
+        return self.loop.council.ensemble
+
+    @property
+    def provider(self) -> str:
+        return self.placed.choice.provider
+
+    def ask(self, prompt: Prompt, **options: Any) -> Result:
+        """One prompt, one answer.
+
+        A prompt is text, or a list of `{"role": ..., "content": ...}` for the bundle's chat template. Options:
+
+        - `policy` (a name, or a generator of the core) and its `settings`, a mapping;
+        - `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`: see `Sampling`; `experts`
+          maps an expert's name to a Sampling of its own;
+        - `max_new_tokens`, cut down to what the context leaves; `stop`, strings that end a candidate;
+        - `seed`: the same seed gives the same candidates, whatever else is asked meanwhile;
+        - `deadline` in seconds: the answer is then chosen among what has arrived;
+        - `label`, finds in a text what a vote counts; `verify`, says of a text whether it is right.
+
+        Raises ConfigError for a wrong option or a prompt longer than the context, MachineError where no candidate
+        arrived.
+        """
+        return self.ask_many([prompt], **options)[0]
+
+    def ask_many(self, prompts: Iterable[Prompt], **options: Any) -> list[Result]:
+        """Several prompts at once, batched together; the results are in their order. Options as for `ask`."""
+        futures = [self.submit(prompt, number=number, **options) for number, prompt in enumerate(prompts)]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def submit(self, prompt: Prompt, **options: Any) -> Future[Result]:
+        """Ask without waiting; cancelling the future withdraws the query. `number` tells equal seeds apart."""
+        listener = options.pop("listener", None)
+        request, policy, deadline = self._request(prompt, listener, **options)
+        return self._submit(prompt, request, policy, deadline)
+
+    async def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Delta | Result]:
+        """The text of all candidates as it grows, and at last the result. Leaving the loop withdraws the query."""
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[Delta | Future[Result]]()
+
+        def hear(inference: Inference, text: str) -> None:
+            delta = Delta(inference.model, inference.sample, text)
+            loop.call_soon_threadsafe(events.put_nowait, delta)
+
+        future = self.submit(prompt, listener=hear, **options)
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(events.put_nowait, done))
+        try:
+            while isinstance(event := await events.get(), Delta):
+                yield event
+            yield event.result()
+        finally:
+            future.cancel()
+
+    def records(self) -> list[Record]:
+        """What was run so far, as trace records, with `keep_records`; first of all how to run it again."""
+        return [self._run_record(), *self.loop.recorder.records()]
+
+    # Inside.
+
+    def _request(
+        self,
+        prompt: Prompt,
+        listener: Callable[[Inference, str], None] | None,
+        *,
+        policy: str | Policy | None = None,
+        settings: Mapping[str, Any] | None = None,
+        max_new_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+        number: int = 0,
+        deadline: float | None = None,
+        experts: Mapping[str, Sampling] | None = None,
+        label: Label | None = None,
+        verify: Callable[[str], bool] | None = None,
+        **sampling: Any,
+    ) -> tuple[Request, Policy, float | None]:
+        tokens = self.vocabulary.encode(prompt) if isinstance(prompt, str) else self.vocabulary.chat(prompt)
+        budget = self._budget(tokens, max_new_tokens)
+        chosen = self._policy(policy, settings or {}, verify is not None)
+        self._check_names("experts", experts or {})
+        request = Request(
+            Query(next(self._ids), len(tokens), budget),
+            tokens,
+            self._sampling(sampling),
+            experts or {},
+            seed,
+            number,
+            (stop,) if isinstance(stop, str) else tuple(stop),
+            label,
+            verify,
+            listener,
+        )
+        return request, chosen, deadline
+
+    def _submit(self, prompt: Prompt, request: Request, policy: Policy, deadline: float | None) -> Future[Result]:
+        future: Future[Result] = Future()
+        text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+
+        def close(closed: Closed) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if closed.answer is None:
+                future.set_exception(MachineError(f"no answer: {closed.failure}{self._deaths()}"))
+            else:
+                future.set_result(self._result(text, closed))
+
+        self.loop.submit(request, close, policy, deadline)
+        future.add_done_callback(lambda done: self.loop.cancel(request.query) if done.cancelled() else None)
+        return future
+
+    def _result(self, prompt: str, closed: Closed) -> Result:
+        answer = closed.answer
+        assert answer is not None
+        values = {score.candidate: score.value for score in answer.scores}
+        order = {expert: place for place, expert in enumerate(self.ensemble.experts)}
+
+        def reply(candidate: Candidate) -> Reply:
+            inference, written = candidate.inference, closed.written[candidate]
+            return Reply(
+                inference.model,
+                inference.sample,
+                written.text,
+                candidate.total_tokens,
+                candidate.mean_logprob,
+                values.get(candidate, candidate.value),
+                candidate.answer,
+                closed.ended[candidate] - closed.arrival,
+                candidate is answer.candidate,
+            )
+
+        replies = sorted(map(reply, answer.candidates), key=lambda each: (order[each.expert], each.sample))
+        return Result(
+            prompt,
+            closed.written[answer.candidate].text,
+            answer.reason,
+            tuple(replies),
+            closed.query.prompt_tokens,
+            sum(each.new_tokens for each in replies),
+            closed.seconds,
+            self.provider,
+            answer.degraded,
+            self.placed.choice.fallback,
+        )
+
+    def _sampling(self, given: Mapping[str, Any]) -> Sampling:
+        try:
+            return replace(Sampling(temperature=self.manifest.defaults.temperature), **given)
+        except TypeError:
+            known = ", ".join(Sampling.__dataclass_fields__)
+            wrong = next(iter(set(given) - set(Sampling.__dataclass_fields__)), "")
+            raise ConfigError(f"ask: no option {wrong!r}; of sampling there are {known}") from None
+
+    def _budget(self, tokens: Tokens, asked: int | None) -> int:
+        room = self.placed.context - len(tokens)
+        if room < 1:
+            raise ConfigError(
+                f"prompt: {len(tokens)} tokens are too long for the context of {self.placed.context}, "
+                "which the answer shares"
+            )
+        wanted = self.manifest.defaults.max_new_tokens if asked is None else asked
+        if wanted < 1:
+            raise ConfigError(f"max_new_tokens must be at least 1, got {wanted}")
+        return min(wanted, room)
+
+    def _policy(self, policy: str | Policy | None, settings: Mapping[str, Any], verified: bool) -> Policy:
+        if policy is not None and not isinstance(policy, str):
+            return policy
+        name = policy or self.manifest.defaults.policy
+        for key in ("expert", "first"):
+            if settings.get(key) is not None:
+                self._check_names(key, [settings[key]])
+        if name == "filtered" and not verified:
+            raise ConfigError("policy filtered: needs a verifier (`verify`)")
+        try:
+            return policy_named(name, **settings)
+        except ValueError as error:
+            raise ConfigError(f"policy: {error}") from None
+
+    def _check_names(self, key: str, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.ensemble.experts:
+                raise ConfigError(f"{key}: no expert {name!r}; there are {', '.join(self.ensemble.experts)}")
+
+    def _deaths(self) -> str:
+        return "".join(f"; {reason}" for reason in self.loop.dead.values())
+
+    def _run_record(self) -> RunRecord:
+        ensemble, lanes = self.ensemble, self.placed.lanes
+        return RunRecord(
+            policy=self.manifest.defaults.policy,
+            settings={},
+            experts=ensemble.experts,
+            samples_per_expert=ensemble.samples_per_expert,
+            value_model=ensemble.value_model,
+            devices={lane.device: list(lane.engines) for lane in lanes},
+            limits={name: limits_record(engine.limits) for lane in lanes for name, engine in lane.engines.items()},
+            min_candidates=ensemble.min_candidates,
+        )
+
+
+def limits_record(limits: Any) -> dict[str, int | bool]:
+    """The fields of a model's Limits."""
+    return {name: getattr(limits, name) for name in limits.__dataclass_fields__}
+
+
+def _ensemble(manifest: Manifest, samples: int | None, min_candidates: int) -> Ensemble:
+    value = manifest.value.name if manifest.value and manifest.value.weights else None
+    try:
+        return Ensemble(
+            tuple(expert.name for expert in manifest.experts),
+            samples or manifest.defaults.samples_per_expert,
+            value,
+            min_candidates,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

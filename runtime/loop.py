@@ -1,0 +1,291 @@
+"""The real-time driver: a thread per device runs the steps that its schedulers propose; the council hears the results.
+
+The order of events at the end of a step is that of the core's design page, so that a simulated driver takes the same
+steps.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from threading import Condition, RLock, Thread
+from time import monotonic
+
+from octavo.runtime.contents import Contents, Request, Written
+from octavo.runtime.core.council import Council, Motion
+from octavo.runtime.core.policies import Policy
+from octavo.runtime.core.query import Answer, Candidate, Inference, Lost, Query, Score
+from octavo.runtime.engine import Ended
+from octavo.runtime.lane import Lane, Turn
+from octavo.runtime.recorder import Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How a query ended: an answer, or the reason why there is none; what its candidates wrote, and when they ended."""
+
+    query: Query
+    answer: Answer | None
+    failure: str | None
+    written: Mapping[Candidate, Written]
+    ended: Mapping[Candidate, float]
+    arrival: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Open:
+    request: Request
+    on_close: Callable[[Closed], None]
+    here: set[Inference] = field(default_factory=set)  # started, and neither ended nor withdrawn from a lane
+    all: list[Inference] = field(default_factory=list)
+    closed: bool = False
+
+
+class Loop:
+    """Serves queries on lanes until it is closed. All methods may be called from any thread."""
+
+    def __init__(self, council: Council, lanes: Sequence[Lane], contents: Contents, recorder: Recorder) -> None:
+        self.council = council
+        self.lanes = lanes
+        self.contents = contents
+        self.recorder = recorder
+        self._lane_of = {model: lane for lane in lanes for model in lane.engines}
+        self._dead: dict[str, str] = {}
+        self._open: dict[Query, _Open] = {}
+        self._lock = RLock()
+        self._alarms = _Alarms()
+        self._threads = [
+            Thread(target=self._serve, args=(lane,), name=f"octavo {lane.device}", daemon=True) for lane in lanes
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def dead(self) -> Mapping[str, str]:
+        """Models that have died, and of what."""
+        return self._dead
+
+    def submit(
+        self,
+        request: Request,
+        on_close: Callable[[Closed], None],
+        policy: Policy | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        """Open a query. `on_close` is called once, in a thread of the loop, and must be quick.
+
+        After `deadline` seconds the answer is chosen among what has arrived.
+        """
+        query = request.query
+        with self._lock:
+            self.contents.open(request)
+            self._open[query] = _Open(request, on_close)
+            self.recorder.asked(query, self.recorder.now())
+            self._follow(query, self.council.ask(query, policy), arrival=True)
+        if deadline is not None:
+            self._alarms.set(deadline, lambda: self._expire(query))
+
+    def cancel(self, query: Query) -> None:
+        """Nobody waits for the answer any more; all that the query holds is freed at the next steps' ends."""
+        with self._lock:
+            self._follow(query, self.council.cancel(query))
+
+    def close(self) -> None:
+        """Cancel what is open, end the threads, free the engines."""
+        with self._lock:
+            for query, case in list(self._open.items()):
+                if not case.closed:
+                    self._follow(query, self.council.cancel(query, "the engine was closed"))
+        self._alarms.close()
+        for lane in self.lanes:
+            lane.close()
+        for thread in self._threads:
+            thread.join()
+        for lane in self.lanes:
+            for engine in lane.engines.values():
+                engine.close()
+
+    def _expire(self, query: Query) -> None:
+        with self._lock:
+            self._follow(query, self.council.expire(query))
+
+    # The threads of the devices.
+
+    def _serve(self, lane: Lane) -> None:
+        while True:
+            lane.open_mail()
+            start = self.recorder.now()
+            turn = lane.next_turn()
+            if turn is not None:
+                self._take(lane, turn, start)
+            elif not lane.wait():
+                return
+
+    def _take(self, lane: Lane, turn: Turn, start: float) -> None:
+        step, scheduler = turn.step, turn.scheduler
+        completed = [job for chunk in step.chunks if chunk.completes for job in chunk.prompt.jobs]
+        if step.admitted:
+            with self._lock:
+                self.recorder.scheduled(step.chunks[-step.admitted :], start)
+        try:
+            results = turn.engine.run(step)
+        except Exception as error:  # whatever kills a model costs its candidates, not the query
+            self._bury(lane, turn.model, f"{turn.model} died: {error}")
+            return
+        stopped = [job for job in map(scheduler.job, map(inference_of, results)) if job is not None]
+        scheduler.commit(step, 1, stopped)
+        end = self.recorder.now()
+        if results or step.chunks or step.preempted:
+            with self._lock:
+                self.recorder.stepped(lane.device, step, completed, start, end - start)
+                self._hear(results, end)
+        else:
+            self.recorder.stepped(lane.device, step, completed, start, end - start)
+
+    def _hear(self, results: Sequence[Ended], at: float) -> None:
+        for result in results:
+            self._book(result, at)
+        for result in results:
+            inference = inference_of(result)
+            self._follow(inference.query, self.council.hear(result))
+
+    def _book(self, result: Ended, at: float) -> None:
+        inference = inference_of(result)
+        self.recorder.ended(result, inference, at)
+        self._left(inference)
+
+    def _bury(self, lane: Lane, model: str, reason: str) -> None:
+        """A model has died: whatever it was computing or is ever asked for is lost."""
+        with self._lock:
+            self._dead[model] = reason
+            here = [each for case in self._open.values() for each in case.here if each.model == model]
+            gone = [inference for inference in here if lane.schedulers[model].withdraw(inference)]
+            self._hear([Lost(inference, reason) for inference in gone], self.recorder.now())
+
+    # What the council wants done. All of this runs under the lock.
+
+    def _follow(self, query: Query, motion: Motion, *, arrival: bool = False) -> None:
+        for inference in motion.withdraw:
+            lane = self._lane_of[inference.model]
+            lane.post(lambda lane=lane, inference=inference: self._withdraw(lane, inference))  # type: ignore[misc]
+        for group in groups(motion.start):
+            self._start(group, arrival=arrival)
+        if motion.closes:
+            self._close(query, motion)
+
+    def _start(self, group: Sequence[Inference], *, arrival: bool) -> None:
+        model, case = group[0].model, self._open[group[0].query]
+        lane = self._lane_of.get(model)
+        case.here.update(group)
+        case.all.extend(group)
+        now = self.recorder.now()
+        for inference in group:
+            self.recorder.started(inference, lane.device if lane else "", now)
+        if lane is None or model in self._dead:
+            reason = self._dead.get(model, f"no model {model!r} is loaded")
+            self._hear([Lost(inference, reason) for inference in group], now)
+        else:
+            lane.post(lambda: self._submit(lane, group), arrival=arrival)
+
+    def _close(self, query: Query, motion: Motion) -> None:
+        case, now = self._open[query], self.recorder.now()
+        case.closed = True
+        self.recorder.closed(query, now, motion.answer, motion.failure)
+        arrival = self.recorder.queries[query].arrival
+        arrived = motion.answer.candidates if motion.answer else ()
+        written = {candidate: self.contents.written(candidate) for candidate in arrived}
+        ended = {candidate: self.recorder.inferences[candidate.inference].ended or now for candidate in arrived}
+        self._settle(query, case)
+        case.on_close(Closed(query, motion.answer, motion.failure, written, ended, arrival, now - arrival))
+
+    def _left(self, inference: Inference) -> None:
+        """An inference is in no lane any more."""
+        case = self._open[inference.query]
+        case.here.discard(inference)
+        self._settle(inference.query, case)
+
+    def _settle(self, query: Query, case: _Open) -> None:
+        """Forget a query once it is closed and no lane holds any of it."""
+        if case.closed and not case.here and query in self._open:
+            del self._open[query]
+            self.contents.close(query)
+            self.recorder.forget(query, case.all)
+
+    # Mail, opened by a lane's own thread between two steps.
+
+    def _submit(self, lane: Lane, group: Sequence[Inference]) -> None:
+        try:
+            if group[0].model in self._dead:
+                raise ValueError(self._dead[group[0].model])
+            lane.submit(group)
+        except ValueError as error:
+            with self._lock:
+                self._hear([Lost(inference, str(error)) for inference in group], self.recorder.now())
+
+    def _withdraw(self, lane: Lane, inference: Inference) -> None:
+        job = lane.withdraw(inference)
+        if job is not None:
+            written = job.tokens_at(lane.schedulers[inference.model].clock)
+            with self._lock:
+                self.recorder.withdrawn(inference, written, self.recorder.now())
+                self._left(inference)
+
+
+class _Alarms:
+    """Calls functions after a time, in a thread of its own that begins with the first of them."""
+
+    def __init__(self) -> None:
+        self._now = monotonic
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = count()
+        self._changed = Condition()
+        self._thread: Thread | None = None
+        self._closed = False
+
+    def set(self, seconds: float, call: Callable[[], None]) -> None:
+        with self._changed:
+            heapq.heappush(self._heap, (self._now() + seconds, next(self._number), call))
+            if self._thread is None:
+                self._thread = Thread(target=self._run, name="octavo deadlines", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (call := self._next()) is not None:
+            call()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            while not self._closed:
+                wait = self._heap[0][0] - self._now() if self._heap else None
+                if wait is not None and wait <= 0:
+                    return heapq.heappop(self._heap)[2]
+                self._changed.wait(wait)
+            return None
+
+
+def groups(inferences: Sequence[Inference]) -> list[list[Inference]]:
+    """Those that read the same prompt with the same model together: they are prefilled once."""
+    found: dict[object, list[Inference]] = {}
+    for inference in inferences:
+        key = (inference.query, inference.model, inference.judges, inference.continues)
+        found.setdefault(key, []).append(inference)
+    return list(found.values())
+
+
+def inference_of(result: Ended) -> Inference:
+    """The inference that a result ends; scores of the experts' own heads do not come from an engine."""
+    if isinstance(result, Score):
+        assert result.judge is not None
+        return result.judge
+    return result.inference

@@ -1,0 +1,94 @@
+"""Computes prompts: whole ones in ragged batches, long ones chunk by chunk in rows set apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from octavo.runtime.contents import Tokens
+from octavo.runtime.core.scheduler import Chunk, Prompt
+from octavo.runtime.ort.binding import Calls, Outputs
+
+SLACK = 1.25  # padded tokens per real one that a batch may have
+FREE = 64  # padded tokens that cost nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Prompts that are complete: number i lies in cache row `row + i`, its next token's outputs in row i."""
+
+    chunks: Sequence[Chunk]
+    row: int
+    outputs: Outputs
+
+
+class Prefiller:
+    """Rows for whole prompts begin where the caller says; prompts under way keep a row at the cache's other end."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._rows: dict[Prompt, int] = {}
+        self._free = list(range(calls.cache.rows))
+
+    def __len__(self) -> int:
+        """Prompts under way."""
+        return len(self._rows)
+
+    def run(
+        self, chunks: Sequence[Chunk], sequence: Callable[[Prompt], Tokens], first_row: Callable[[], int]
+    ) -> Iterator[Computed]:
+        """Compute a step's chunks; use or copy the rows that it gives before asking for the next.
+
+        `sequence` gives a prompt's tokens, `first_row` the first row that no decoding sequence holds.
+        """
+        for batch in batches([chunk for chunk in chunks if chunk.start == 0 and chunk.completes]):
+            row = first_row()
+            yield Computed(batch, row, self._whole(row, [sequence(chunk.prompt) for chunk in batch]))
+        for chunk in chunks:
+            if chunk.start == 0 and chunk.completes:
+                continue
+            row = self._row_of(chunk.prompt)
+            tokens = sequence(chunk.prompt)[chunk.start : chunk.start + chunk.tokens]
+            outputs = self._part(row, tokens, chunk.start)
+            if chunk.completes:
+                yield Computed([chunk], row, outputs)
+                self.forget(chunk.prompt)
+
+    def forget(self, prompt: Prompt) -> None:
+        """Free the row of a prompt under way, if it has one."""
+        if (row := self._rows.pop(prompt, None)) is not None:
+            self._free.append(row)
+            self._free.sort()
+
+    def _row_of(self, prompt: Prompt) -> int:
+        if prompt not in self._rows:
+            self._rows[prompt] = self._free.pop()
+        return self._rows[prompt]
+
+    def _whole(self, row: int, sequences: Sequence[Tokens]) -> Outputs:
+        lengths = np.array([len(sequence) for sequence in sequences], np.int32)
+        ids = np.zeros((len(sequences), int(lengths.max())), np.int64)
+        for index, sequence in enumerate(sequences):
+            ids[index, : len(sequence)] = sequence
+        return self._calls.prefill(row, ids, lengths)
+
+    def _part(self, row: int, tokens: Tokens, held: int) -> Outputs:
+        if held:
+            return self._calls.chunk(row, tokens, held)
+        return self._calls.prefill(row, tokens[None], np.array([len(tokens)], np.int32))
+
+
+def batches(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
+    """Whole prompts grouped by length, so that padding stays small."""
+    groups: list[list[Chunk]] = []
+    real = 0
+    for chunk in sorted(chunks, key=lambda chunk: chunk.tokens):
+        real += chunk.tokens
+        if groups and (len(groups[-1]) + 1) * chunk.tokens <= SLACK * real + FREE:
+            groups[-1].append(chunk)
+        else:
+            groups.append([chunk])
+            real = chunk.tokens
+    return groups

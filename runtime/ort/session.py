@@ -1,0 +1,128 @@
+"""Opens a model of a bundle as an ONNX Runtime session: no spinning threads, no silent change of provider."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from octavo.profiles.errors import BundleError, ConfigError, MachineError
+from octavo.profiles.manifest import GraphEntry, KVLayout, Manifest, Weights
+from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT, check_session
+
+LOWERINGS = {CPU: ("ort",), CUDA: ("ort",), TENSORRT: ("tensorrt",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a model runs: `cpu:1` is the second worker on the processor, `cuda:1` the second GPU."""
+
+    kind: str
+    index: int = 0
+
+    @classmethod
+    def parse(cls, name: str) -> Device:
+        """Raises ConfigError where the name is not a kind and a number."""
+        kind, _, index = name.partition(":")
+        if kind not in ("cpu", "cuda", "tensorrt") or not (index or "0").isdecimal():
+            raise ConfigError(f"device: {name!r} is not cpu, cuda or tensorrt with a number, such as cuda:0")
+        return cls(kind, int(index or 0))
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.index}"
+
+    @property
+    def on_host(self) -> bool:
+        return self.kind == "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An open model: its session, its graph's description, and the layout of its cache."""
+
+    name: str
+    session: Any
+    graph: GraphEntry
+    provider: str
+    device: Device
+
+    @property
+    def kv(self) -> KVLayout:
+        assert self.graph.kv is not None
+        return self.graph.kv
+
+    @property
+    def outputs(self) -> list[str]:
+        """What a call gives besides the cache, in the graph's order."""
+        return [output.name for output in self.graph.outputs if not output.name.startswith("present.")]
+
+    def width(self, output: str) -> int | None:
+        """Columns of an output [batch, picks, columns]; None where it is [batch, picks]."""
+        shape = next(entry.shape for entry in self.graph.outputs if entry.name == output)
+        return int(shape[2]) if len(shape) == 3 else None
+
+
+def open_model(
+    bundle: Path, manifest: Manifest, name: str, weights: Sequence[Weights], provider: str, device: Device, threads: int
+) -> Model:
+    """Open the graph of a model that is written for the provider.
+
+    Raises BundleError where it has none, MachineError where the session cannot be created or runs elsewhere.
+    """
+    graphs = {entry.graph: manifest.graph(entry.graph) for entry in weights}
+    fitting = [entry for entry in weights if graphs[entry.graph].lowering in LOWERINGS[provider]]
+    if not fitting:
+        raise BundleError(f"{bundle}: {name} has no graph for {provider}, only {', '.join(graphs)}")
+    graph = graphs[fitting[0].graph]
+    options = session_options(threads)
+    try:
+        session = open_session(bundle, fitting[0], options, providers(provider, device, graph))
+    except Exception as error:  # ONNX Runtime's own kinds differ by release
+        raise MachineError(f"{name}: {provider} cannot open {fitting[0].model}: {first_line(error)}") from None
+    check_session(session, provider, name)
+    return Model(name, session, graph, provider, device)
+
+
+def session_options(threads: int) -> Any:
+    """One call at a time per session, `threads` in it, none of them spinning while they wait."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def providers(provider: str, device: Device, graph: GraphEntry) -> list[Any]:
+    """The provider with its options; the CPU comes after a GPU only for the shapes' arithmetic."""
+    if provider == CPU:
+        return [CPU]
+    own = {"device_id": str(device.index)}
+    if provider == CUDA:
+        return [(CUDA, own | {"arena_extend_strategy": "kSameAsRequested"}), CPU]
+    return [(TENSORRT, own | graph.trt_options | graph.trt_profiles), (CUDA, own), CPU]
+
+
+def open_session(bundle: Path, weights: Weights, options: Any, chosen: list[Any]) -> Any:
+    """Weights beside the graph are opened by path; shared ones are mapped and given to ONNX Runtime by name."""
+    model = bundle / weights.model
+    files = {location: bundle / path for location, path in weights.locations.items()}
+    if all(path == model.parent / location for location, path in files.items()):
+        return ort.InferenceSession(model, options, providers=chosen)
+    maps = [mapped(path) for path in files.values()]
+    options.add_external_initializers_from_files_in_memory(list(files), maps, [len(data) for data in maps])
+    return ort.InferenceSession(model.read_bytes(), options, providers=chosen)
+
+
+def mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def first_line(error: BaseException) -> str:
+    """A library's error, cut to what fits a message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
