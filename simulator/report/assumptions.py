@@ -50,6 +50,7 @@ def is_rumour(simulation: Simulation) -> bool:
 def assumptions(simulation: Simulation) -> Table | None:
     """One row per profile and source, its values beside it; what the scenario set itself is told apart."""
     rows = [row for kind, profile in _profiles(simulation.scenario) for row in _rows(kind, profile)]
+    rows += [(key, said, "the scenario itself", "", SET) for key, said in _settings(simulation.scenario)]
     columns = ("profile", "what", "where from", "date", "kind")
     return table(f"Where the numbers of “{simulation.name}” come from", columns, rows) if rows else None
 
@@ -59,6 +60,13 @@ def _profiles(scenario: Mapping[str, Any]) -> Iterator[tuple[str, Profile]]:
         found = scenario.get(kind, {})
         profiles = [found] if kind == "workload" else found.values()
         yield from ((kind, profile) for profile in profiles if isinstance(profile, Mapping))
+
+
+def _settings(scenario: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is nobody's fact but the scenario's own choice or guess."""
+    for key in ("outcomes", "engine"):
+        if said := _written(scenario.get(key), ""):
+            yield key, said.replace("_", " ")
 
 
 def _rows(kind: str, profile: Profile) -> Iterator[tuple[str, ...]]:
@@ -95,9 +103,13 @@ def _at(profile: Profile, path: str) -> Any:
 def _said(profile: Profile, paths: list[str]) -> str:
     """The fields and their values in the multiples that people use; nothing for those that the profile leaves out."""
     found = [(path.rsplit(".", 1)[-1], value) for path in paths if (value := _at(profile, path)) is not None]
-    return ", ".join(
-        f"{name.replace('_', ' ')} {_written(value, _UNITS.get(name, ''))}".strip() for name, value in found
-    )
+    said = (f"{_words(name)} {_written(value, _UNITS.get(name, ''))}".strip() for name, value in found)
+    return ", ".join(said)
+
+
+def _words(field: str) -> str:
+    """The field's name without the unit, which stands after the value."""
+    return " ".join(word for word in field.split("_") if word not in ("usd", "watts", "years"))
 
 
 def _written(value: Any, unit: str) -> str:

@@ -64,9 +64,9 @@ def digits(value: float, count: int = 3) -> str:
     """Three significant digits without an exponent: 0.00123, 1.23, 123, 12,300."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
-    places = count - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, places)
-    return f"{rounded:,.{max(0, min(places, 12))}f}".replace("-", "−")
+    rounded = float(f"{value:.{count - 1}e}")
+    places = count - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:,.{max(0, places)}f}".replace("-", "−")
 
 
 def money(value: float) -> str:
