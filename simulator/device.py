@@ -1,0 +1,171 @@
+"""A device (or the devices of one replica): its lanes take turns, one step each, in leaps where nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from octavo.runtime.core.query import Inference
+from octavo.runtime.core.trace import StepRecord
+from octavo.simulator.lane import Lane, Leap
+from octavo.simulator.timeline import Timeline
+
+
+class Device:
+    """Runs steps; whoever drives it says what time it is, and when it must look up because somebody came or left.
+
+    `time` is when its last step ended. Withdrawals wait for the end of a step. `skew` makes all its steps longer.
+    """
+
+    def __init__(
+        self, name: str, lanes: Sequence[Lane], *, skew: float = 1.0, steps: list[StepRecord] | None = None
+    ) -> None:
+        self.name = name
+        self.lanes = tuple(lanes)
+        self.skew = skew
+        self.time = 0.0
+        self.busy = 0.0
+        self.timeline = Timeline()
+        self.running: Leap | None = None
+        self.leaving: list[tuple[Lane, Inference]] = []
+        self._round: list[Leap] = []
+        self._turn = 0
+        self._steps = steps
+
+    @property
+    def idle(self) -> bool:
+        return self.running is None and not self._round
+
+    @property
+    def end(self) -> float:
+        """When what runs now ends."""
+        return self.time + self.skew * (
+            self.running.seconds if self.running else sum(leap.seconds for leap in self._round)
+        )
+
+    def begin(self, now: float) -> bool:
+        """Start what comes next; False when there is nothing to do."""
+        self.time = max(self.time, now)
+        first = self._next(self._turn)
+        if first is None:
+            return False
+        if len(self.lanes) > 1 and first.repeats > 1:
+            self._begin_round(first)
+        else:
+            self.running = first
+        return True
+
+    def _next(self, turn: int, skip: int = 0) -> Leap | None:
+        """What the first lane that has work would do, from the one whose turn it is (and some after it) on."""
+        count = len(self.lanes)
+        for i in range(skip, count):
+            lane = self.lanes[(turn + i) % count]
+            if len(lane.scheduler) and (leap := lane.propose()) is not None:
+                return leap
+        return None
+
+    def _begin_round(self, first: Leap) -> None:
+        """Several lanes that only decode leap together, whole cycles at a time; with one, it leaps alone."""
+        leaps = [first]
+        place = (self.lanes.index(first.lane) - self._turn) % len(self.lanes)
+        while leap := self._next(self._turn, place + 1):
+            leaps.append(leap)
+            place = (self.lanes.index(leap.lane) - self._turn) % len(self.lanes)
+        cycles = min(leap.repeats for leap in leaps) - 1
+        if len(leaps) == 1:
+            self.running = first
+        elif cycles:
+            self._round = leaps
+            self._cut(cycles)
+        else:
+            first.shorten(0.0)
+            self.running = first
+
+    def _cut(self, cycles: int) -> None:
+        """Let every lane of the round run so many steps; nobody stops in them."""
+        for leap in self._round:
+            leap.repeats = cycles
+            leap.seconds = leap.seconds_of(cycles)
+
+    def look_up(self, now: float) -> bool:
+        """Somebody came or left: stop at the first end of a step from now on. True when the end has changed."""
+        if self.running is not None:
+            repeats = self.running.repeats
+            self.running.shorten((now - self.time) / self.skew)
+            return self.running.repeats != repeats
+        if self._round:
+            self._cut_round(now)
+            return True
+        return False
+
+    def _cut_round(self, now: float) -> None:
+        """Book the whole cycles before now, and go on step by step from there."""
+        low, high = 0, self._round[0].repeats
+        elapsed = (now - self.time) / self.skew
+        while low < high:
+            middle = (low + high + 1) // 2
+            if sum(leap.seconds_of(middle) for leap in self._round) < elapsed:
+                low = middle
+            else:
+                high = middle - 1
+        if low:
+            self._cut(low)
+            self._book_round()
+        self._round = []
+        self.running = self._single()
+        while self.end < now:
+            self._book_single()
+            self.running = self._single()
+
+    def _single(self) -> Leap:
+        leap = self._next(self._turn)
+        assert leap is not None
+        leap.shorten(0.0)
+        return leap
+
+    def finish(self) -> Leap | None:
+        """Book what has run, and return it; None after a round of leaps, in which nobody began or stopped."""
+        if self._round:
+            self._book_round()
+            return None
+        return self._book_single()
+
+    def _book_single(self) -> Leap:
+        leap = self.running
+        assert leap is not None
+        self.running = None
+        self._note(leap)
+        if len(self.lanes) > 1:
+            self._turn = (self.lanes.index(leap.lane) + 1) % len(self.lanes)
+        leap.lane.book(leap)
+        return leap
+
+    def _book_round(self) -> None:
+        for leap in self._round:
+            self._note(leap)
+            leap.lane.book(leap)
+        self._round = []
+
+    def _note(self, leap: Leap) -> None:
+        step, seconds = leap.step, leap.seconds * self.skew
+        leap.start = self.time
+        if self._steps is not None:
+            record = StepRecord(self.name, self.time, seconds, step.decodes, step.context, step.prefill_tokens)
+            record.repeats, record.preempted = leap.repeats, len(step.preempted)
+            self._steps.append(record)
+        scheduler = leap.lane.scheduler
+        self.timeline.add(
+            self.time, seconds, step.decodes + len(step.chunks), scheduler.kv.used / scheduler.kv.capacity
+        )
+        self.time += seconds
+        self.busy += seconds
+
+    def withdraw_left(self) -> list[tuple[Inference, int]]:
+        """Between two steps: forget those who left meanwhile; returns them and how much they had written."""
+        gone = []
+        for lane, inference in self.leaving:
+            job = lane.scheduler.job(inference)
+            if job is not None:
+                gone.append((inference, job.tokens_at(lane.scheduler.clock)))
+                lane.scheduler.withdraw(inference)
+        self.leaving.clear()
+        return gone

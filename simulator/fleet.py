@@ -1,0 +1,147 @@
+"""The scenario's fleet as stations and devices: what fits, what each step takes, who shares a device with whom."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from math import floor
+
+from octavo.profiles.ensemble import Lora
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.fleet import Placement
+from octavo.profiles.model import Model
+from octavo.profiles.scenario import Scenario
+from octavo.runtime.core.scheduler import Limits
+from octavo.runtime.core.trace import StepRecord
+from octavo.simulator.arrivals import HASH_TOKENS
+from octavo.simulator.device import Device
+from octavo.simulator.lane import Lane
+from octavo.simulator.latency.choose import choose
+from octavo.simulator.latency.model import LatencyModel
+from octavo.simulator.station import Berth, Routing, Station
+from octavo.simulator.truth import Truth
+
+ACTIVATIONS = 0.05
+"""Share of a device's memory for activations and the runtime's own buffers, beside weights and KV."""
+
+
+@dataclass(slots=True)
+class Fleet:
+    """What a scenario's placements come to. `replicas` pairs each device with the placement that it serves."""
+
+    stations: dict[str, Station] = field(default_factory=dict)
+    replicas: list[tuple[Device, Placement]] = field(default_factory=list)
+
+
+def build(scenario: Scenario, truth: Truth, steps: list[StepRecord] | None = None) -> Fleet:
+    """Devices with their lanes. Raises ConfigError when weights and some KV cache do not fit."""
+    fleet = Fleet()
+    counts: dict[str, int] = defaultdict(int)
+    for index, placement in enumerate(scenario.fleet.placement):
+        names = scenario.names_of(placement)
+        sets = [(name,) for name in names] if placement.mode == "dedicated" else [names] if names else []
+        for together in sets:
+            for _ in range(placement.replicas):
+                kind = f"{placement.tier}/{placement.hardware}"
+                device = Device(
+                    f"{kind}-{counts[kind]}", _lanes(scenario, placement, index, together, truth), steps=steps
+                )
+                counts[kind] += 1
+                fleet.replicas.append((device, placement))
+                _moor(fleet, device, placement)
+    return fleet
+
+
+def _moor(fleet: Fleet, device: Device, placement: Placement) -> None:
+    routing: Routing = placement.routing
+    for lane in device.lanes:
+        for model in lane.models:
+            station = fleet.stations.setdefault(model, Station(model, placement.tier, routing=routing))
+            if station.tier != placement.tier:
+                raise ConfigError(f"fleet.placement: {model} lives in two tiers, {station.tier} and {placement.tier}")
+            station.berths.append(Berth(device, lane))
+
+
+def _lanes(scenario: Scenario, placement: Placement, index: int, names: tuple[str, ...], truth: Truth) -> list[Lane]:
+    """One lane per model and pipeline stage; LoRA experts share one."""
+    lora = placement.mode == "lora"
+    if lora and not isinstance(scenario.ensemble.adapters, Lora):
+        raise ConfigError(f"fleet.placement.{index}.mode: lora needs ensemble.adapters of kind lora")
+    shared = (names,) if lora else tuple((name,) for name in names)
+    limits = _limits(scenario, placement, index, names, len(shared))
+    lanes = []
+    for models in shared:
+        latency = _latency(scenario, placement, models)
+        for stage in range(placement.pipeline_parallel):
+            name = models[0] if placement.pipeline_parallel == 1 else f"{models[0]}.{stage}"
+            lanes.append(Lane(name, models, limits[models[0]], latency, truth))
+    return lanes
+
+
+def _latency(scenario: Scenario, placement: Placement, models: tuple[str, ...]) -> LatencyModel:
+    rank, adapters = _adapters(scenario, placement, models)
+    return choose(scenario, placement, models[0], rank, adapters)
+
+
+def _adapters(scenario: Scenario, placement: Placement, models: tuple[str, ...]) -> tuple[int, int]:
+    adapters = scenario.ensemble.adapters
+    return (adapters.rank, len(models)) if placement.mode == "lora" and isinstance(adapters, Lora) else (0, 0)
+
+
+def weight_bytes(scenario: Scenario, placement: Placement, names: tuple[str, ...]) -> float:
+    """Of all models that are resident on one replica, together."""
+    weights = [_model(scenario, name).weight_bytes(scenario.precision_of(name)) for name in names]
+    rank, adapters = _adapters(scenario, placement, names)
+    if rank:
+        return weights[0] + 2.0 * adapters * _model(scenario, names[0]).lora_parameters(rank)
+    return max(weights) if placement.mode == "swapped" else sum(weights)
+
+
+def _limits(
+    scenario: Scenario, placement: Placement, index: int, names: tuple[str, ...], lanes: int
+) -> dict[str, Limits]:
+    """What each lane's batch may hold; memory left beside the weights is shared out equally, by lanes and stages."""
+    hardware, engine = scenario.hardware_of(placement), scenario.engine
+    memory = hardware.memory * placement.devices * engine.memory_utilization * (1 - ACTIVATIONS)
+    weights = weight_bytes(scenario, placement, names)
+    share = (memory - weights) / lanes / placement.pipeline_parallel
+    limits = {}
+    for name in names:
+        per_block = engine.block_size * _model(scenario, name).kv_bytes_per_token(engine.kv_precision)
+        blocks = engine.kv_blocks or floor(share / per_block)
+        if share <= 0 or blocks < 1:
+            raise ConfigError(
+                f"{scenario.name}: fleet.placement.{index}: {', '.join(names[:2])}{', ...' if len(names) > 2 else ''} "
+                f"take {weights / 1e9:.1f} GB of the {memory / 1e9:.1f} GB that {placement.devices} x "
+                f"{placement.hardware} may use, which leaves no room for keys and values; more tensor_parallel, a "
+                "smaller precision or another hardware"
+            )
+        limits[name] = limits_of(scenario, blocks)
+    return limits
+
+
+def limits_of(scenario: Scenario, blocks: int) -> Limits:
+    engine = scenario.engine
+    rows = min(engine.max_num_seqs, engine.max_num_batched_tokens)
+    return Limits(
+        blocks,
+        engine.block_size,
+        rows,
+        engine.max_num_batched_tokens,
+        prefix_caching=engine.prefix_caching,
+        hash_tokens=hash_tokens(scenario),
+    )
+
+
+def hash_tokens(scenario: Scenario) -> int:
+    """The size of a prefix chunk: a trace's own, or else all whole blocks of the prefix that every prompt shares."""
+    block = scenario.engine.block_size
+    if scenario.workload.arrivals.kind == "trace":
+        return max(HASH_TOKENS // block, 1) * block
+    return max(scenario.workload.shared_prefix_tokens // block, 1) * block
+
+
+def _model(scenario: Scenario, name: str) -> Model:
+    model = scenario.model_of(name)
+    assert model is not None, f"{name} has a placement and no model"
+    return model

@@ -1,0 +1,141 @@
+"""A lane: one model's scheduler on a device, how long its steps take, and when its rows will stop."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from octavo.runtime.core.query import Inference
+from octavo.runtime.core.scheduler import Job, Limits, Scheduler, Step
+from octavo.simulator.latency.model import LatencyModel, leap_seconds, leap_steps
+from octavo.simulator.truth import Truth
+
+
+class Lane:
+    """Proposes leaps and books them. Lengths are looked up when a row begins to decode; the scheduler is never told.
+
+    `work` counts what its steps did in all: passes, tokens computed, KV tokens that decodes read and that prefills
+    attended to.
+    """
+
+    __slots__ = ("_ends", "_order", "latency", "models", "name", "scheduler", "truth", "work")
+
+    def __init__(self, name: str, models: tuple[str, ...], limits: Limits, latency: LatencyModel, truth: Truth) -> None:
+        self.name = name
+        self.models = models
+        self.scheduler = Scheduler(limits)
+        self.latency = latency
+        self.truth = truth
+        self.work = Tally()
+        self._ends: list[tuple[int, int, Job, int]] = []
+        self._order = 0
+
+    def propose(self) -> Leap | None:
+        """The next step and how often it repeats until a row stops; None when there is nothing to do."""
+        step = self.scheduler.next_step()
+        if step is None:
+            return None
+        if step.chunks:
+            return Leap(self, step, 1, self.latency.mixed(step.decodes, step.context, step.chunks))
+        repeats = 1 if step.preempted or step.repeats == 1 else min(step.repeats, self._until_stop())
+        return Leap(self, step, repeats, leap_seconds(self.latency, step.decodes, step.context, repeats))
+
+    def _until_stop(self) -> int:
+        ends = self._ends
+        while not self._holds(ends[0]):
+            heappop(ends)
+        return ends[0][0] - self.scheduler.clock
+
+    def _holds(self, end: tuple[int, int, Job, int]) -> bool:
+        """Whether the job still decodes, and has not been preempted since."""
+        job = end[2]
+        return job in self.scheduler.decoding and job.joined_at == end[3]
+
+    def book(self, leap: Leap) -> None:
+        """Commit a leap, and note in it the jobs that stopped, in the order of the step, and those that began."""
+        step, repeats, scheduler = leap.step, leap.repeats, self.scheduler
+        clock = scheduler.clock + repeats
+        stopped = self._due(clock, step)
+        began: list[Job] = []
+        for chunk in step.chunks:
+            if chunk.completes:
+                began += chunk.prompt.jobs
+        going: list[tuple[int, Job]] = []
+        for job in began:
+            left = self.truth.length(job.inference) - job.written - 1
+            if left > 0:
+                going.append((clock + left, job))
+            else:
+                stopped.append(job)
+        self.work.add(step, repeats)
+        scheduler.commit(step, repeats, stopped)
+        for end, job in going:
+            self._order += 1
+            heappush(self._ends, (end, self._order, job, clock))
+        leap.stopped, leap.began = stopped, began
+
+    def _due(self, clock: int, step: Step) -> list[Job]:
+        ends, due = self._ends, []
+        while ends and ends[0][0] <= clock:
+            entry = heappop(ends)
+            if self._holds(entry) and entry[2] not in step.preempted:
+                due.append(entry[2])
+        return due
+
+    def takes(self, inference: Inference, rows: int) -> bool:
+        return self.scheduler.fits(inference, rows)
+
+    @property
+    def load(self) -> int:
+        """Tokens that it still has to compute, as far as anybody can know: prompts, and one per row."""
+        scheduler = self.scheduler
+        waiting = sum(prompt.tokens for prompt in scheduler.waiting)
+        return waiting + sum(p.tokens - p.computed for p in scheduler.prefilling) + len(scheduler)
+
+
+class Leap:
+    """A step about to run `repeats` times, and the seconds that takes; afterwards, who stopped and who began in it."""
+
+    __slots__ = ("began", "lane", "repeats", "seconds", "start", "step", "stopped")
+
+    def __init__(self, lane: Lane, step: Step, repeats: int, seconds: float) -> None:
+        self.lane = lane
+        self.step = step
+        self.repeats = repeats
+        self.seconds = seconds
+        self.start = 0.0
+        self.stopped: list[Job] = []
+        self.began: list[Job] = []
+
+    def seconds_of(self, repeats: int) -> float:
+        return leap_seconds(self.lane.latency, self.step.decodes, self.step.context, repeats)
+
+    def shorten(self, elapsed: float) -> None:
+        """Stop at the first end of a step at or after `elapsed` seconds."""
+        if self.repeats > 1:
+            step = self.step
+            self.repeats, self.seconds = leap_steps(
+                self.lane.latency, step.decodes, step.context, self.repeats, elapsed
+            )
+
+
+class Tally:
+    """What steps did, for energy: passes, tokens, KV tokens read by decodes and pairs attended in prefills."""
+
+    __slots__ = ("context", "pairs", "passes", "prefilled", "tokens")
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.tokens = 0
+        self.prefilled = 0
+        self.context = 0
+        self.pairs = 0.0
+
+    def add(self, step: Step, repeats: int) -> None:
+        rows = step.decodes
+        self.passes += repeats
+        self.tokens += rows * repeats
+        self.context += step.context * repeats + rows * (repeats * (repeats - 1) // 2)
+        for chunk in step.chunks:
+            self.tokens += chunk.tokens
+            self.prefilled += chunk.tokens
+            self.pairs += chunk.tokens * chunk.start + chunk.tokens * (chunk.tokens + 1) / 2

@@ -1,0 +1,85 @@
+"""What a step computes and moves: FLOPs and bytes, from the model's shape.
+
+A token costs two FLOPs per parameter that it passes (Kaplan et al. 2020, section 2.1) and attends to what is before
+it; a step reads the weights once for all its tokens, and every row its own keys and values. Only rows that are sampled
+pass the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+from octavo.profiles.model import Model
+from octavo.profiles.quantity import BITS, Precision
+from octavo.runtime.core.scheduler import Chunk
+
+
+@dataclass
+class Work:
+    """A model's costs at its precisions; `adapters` experts of rank `lora_rank` may stand beside the base."""
+
+    model: Model
+    precision: Precision
+    kv_precision: Precision
+    lora_rank: int = 0
+    adapters: int = 0
+    _bytes: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        model = self.model
+        self.head_flops = 2.0 * model.embedding_parameters
+        self.adapter_parameters = float(model.lora_parameters(self.lora_rank)) if self.lora_rank else 0.0
+        self.token_flops = model.flops_per_token - self.head_flops + 2 * self.adapter_parameters
+        self.kv_bytes_per_token = model.kv_elements_per_token * BITS[self.kv_precision] / 8
+        self.attention_flops_per_token = model.attention_flops(1) / model.layers
+        self.activation_bytes = 2.0 * model.hidden
+
+    def linear_flops(self, tokens: int, sampled: int) -> float:
+        """FLOPs of all that is not attention."""
+        return tokens * self.token_flops + sampled * self.head_flops
+
+    def weight_bytes(self, tokens: int) -> float:
+        """Weights that a step over `tokens` tokens reads, and the adapters that so many tokens may need."""
+        if tokens not in self._bytes:
+            read = self.model.weight_bytes_read(self.precision, tokens)
+            self._bytes[tokens] = read + 2.0 * self.adapter_parameters * min(tokens, self.adapters)
+        return self._bytes[tokens]
+
+    def seen(self, rows: int, context: int) -> tuple[float, float, float]:
+        """KV tokens that rows read, summed over layers; how many more per token; up to which context that holds."""
+        layers, window = self.model.layers, self.model.window
+        if window is None:
+            return float(layers * context), float(layers), inf
+        kept = layers - window.layers
+        border = window.tokens * rows
+        if context < border:
+            return float(layers * context), float(layers), float(border)
+        return float(kept * context + window.layers * border), float(kept), inf
+
+    def prefill_pairs(self, start: int, tokens: int) -> float:
+        """Pairs of a new token and one that it attends to, summed over layers."""
+        layers, window = self.model.layers, self.model.window
+        pairs = tokens * start + tokens * (tokens + 1) / 2
+        if window is None:
+            return layers * pairs
+        return (layers - window.layers) * pairs + window.layers * min(pairs, float(tokens * window.tokens))
+
+    def prefill_reads(self, start: int, tokens: int) -> float:
+        """KV tokens that a chunk reads, summed over layers."""
+        window, layers = self.model.window, self.model.layers
+        if window is None:
+            return float(layers * (start + tokens))
+        return (layers - window.layers) * (start + tokens) + window.layers * min(start, window.tokens) + tokens
+
+    def chunk_totals(self, chunks: Sequence[Chunk]) -> tuple[int, int, float, float]:
+        """New tokens, rows sampled, attended pairs and KV tokens read of some chunks."""
+        tokens = sampled = 0
+        pairs = reads = 0.0
+        for chunk in chunks:
+            tokens += chunk.tokens
+            sampled += chunk.completes
+            pairs += self.prefill_pairs(chunk.start, chunk.tokens)
+            reads += self.prefill_reads(chunk.start, chunk.tokens)
+        return tokens, sampled, pairs, reads

@@ -1,0 +1,168 @@
+"""Outcomes: which candidates are right, and what the value model, the vote and the log-probability make of them.
+
+Stated outcomes are drawn from probabilities; recorded ones are those of a query that `octavo eval` ran, drawn with
+replacement. Both fill the same tables, one row per query and one column per candidate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta, norm
+
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.scenario import Stated
+from octavo.runtime.core.query import Candidate, Inference, Score
+from octavo.simulator.streams import Streams
+from octavo.simulator.truth import left_to_write
+
+Floats = npt.NDArray[np.float64]
+VERIFIER = "verifier"
+WRONG_LABELS = 0.5
+"""Wrong answers agree with the commonest wrong one with this probability, with the next with its square, ..."""
+LOGPROB_SHARE = 0.5
+"""Log-probability tells right from wrong by this share of the value model's AUC above one half."""
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """Tables by query and candidate: right or not, value in [0, 1], mean log-probability, label of the answer."""
+
+    right: npt.NDArray[np.bool_]
+    value: Floats
+    logprob: Floats
+    label: list[list[str | None]]
+
+
+def stated(facts: Stated, accuracies: Sequence[float], queries: int, streams: Streams) -> Outcomes:
+    """Candidates right with these chances, correlated within a query; scores of the stated AUC.
+
+    The chance that a query's candidates are right is beta-distributed with the expert's accuracy as its mean and
+    `difficulty` as the candidates' correlation; all experts find the same queries hard. Scores are binormal
+    (AUC = Phi(d / sqrt 2)) and calibrated: the posterior probability of being right, given the score alone.
+    """
+    shape = (len(accuracies), queries)
+    hard = streams.of("difficulty").random(queries)
+    chance = np.array([_chance(accuracy, facts.difficulty, hard) for accuracy in accuracies])
+    right = streams.of("right").random(shape) < chance
+    mean = np.clip(np.array(accuracies), 1e-6, 1 - 1e-6)[:, None]
+    distance = sqrt(2) * float(norm.ppf(min(facts.value_auc, 1 - 1e-9)))
+    said = distance * right + streams.of("scores").standard_normal(shape)
+    odds = np.log(mean / (1 - mean)) + distance * said - distance**2 / 2
+    hint = sqrt(2) * float(norm.ppf(0.5 + LOGPROB_SHARE * (min(facts.value_auc, 1 - 1e-9) - 0.5)))
+    logprob = -0.5 + 0.1 * (hint * right + streams.of("logprobs").standard_normal(shape))
+    wrong = streams.of("labels").geometric(WRONG_LABELS, shape)
+    label = np.where(right, "right", np.char.add("wrong-", wrong.astype(str))).T.tolist()
+    return Outcomes(right.T, 1 / (1 + np.exp(-odds)).T, np.minimum(logprob, -1e-3).T, label)
+
+
+def _chance(accuracy: float, difficulty: float, hard: Floats) -> Floats:
+    """The expert's chance for each query: the beta quantile at the query's ease."""
+    if difficulty == 0 or accuracy in (0.0, 1.0):
+        return np.full(hard.shape, accuracy)
+    if difficulty == 1:
+        return (hard < accuracy).astype(float)
+    spread = (1 - difficulty) / difficulty
+    return np.asarray(beta.ppf(1 - hard, accuracy * spread, (1 - accuracy) * spread))
+
+
+def recorded(file: str, slots: Sequence[tuple[int, int]], queries: int, streams: Streams) -> Outcomes:
+    """Each query takes the outcomes of a recorded one; `slots` are the expert's number and sample of each candidate."""
+    tables = list(_read(file).values())
+    picks = streams.of("difficulty").integers(len(tables), size=queries)
+    chosen = [[_slot(tables[pick], expert, sample) for expert, sample in slots] for pick in picks]
+    return Outcomes(
+        np.array([[bool(row["correct"]) for row in line] for line in chosen]),
+        np.array([[_number(row.get("value"), 0.5) for row in line] for line in chosen]),
+        np.array([[_number(row.get("mean_logprob"), -1.0) for row in line] for line in chosen]),
+        [[row.get("answer") for row in line] for line in chosen],
+    )
+
+
+def _number(value: Any, absent: float) -> float:
+    return absent if value is None else float(value)
+
+
+Records = dict[str, list[dict[str, Any]]]
+
+
+def _read(file: str) -> dict[str, Records]:
+    """By query and expert: one record per candidate, with `query`, `expert`, `correct` and perhaps `value`, ..."""
+    tables: dict[str, Records] = defaultdict(lambda: defaultdict(list))
+    number = 0
+    try:
+        for line in Path(file).read_text(encoding="utf-8").splitlines():
+            number += 1
+            if line.strip():
+                row = json.loads(line)
+                tables[str(row["query"])][str(row["expert"])].append({"correct": row["correct"], **row})
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; outcomes.file names what `octavo eval` recorded") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{file}:{number}: not an outcome record ({error!r}); it has query, expert, correct"
+        ) from None
+    if not tables:
+        raise ConfigError(f"{file}: no outcome records")
+    return tables
+
+
+def _slot(table: Records, expert: int, sample: int) -> dict[str, Any]:
+    """Experts by their order in the file; more samples than were recorded are taken from the start again."""
+    rows = list(table.values())[expert % len(table)]
+    return rows[sample % len(rows)]
+
+
+@dataclass(slots=True)
+class Drawn:
+    """The truth of a run: every table, and which column an expert's sample has.
+
+    `head` says that experts bring their own value. Judges other than the verifier say what the table says.
+    """
+
+    totals: list[list[int]]
+    outcomes: Outcomes
+    columns: dict[tuple[str, int], int]
+    head: bool = False
+    verifier_seconds: float | None = None
+
+    def length(self, inference: Inference) -> int:
+        if inference.judges:
+            return 0
+        column = self.columns[inference.model, inference.sample]
+        return left_to_write(self.totals[inference.query.id][column], inference)
+
+    def result(self, inference: Inference, new_tokens: int) -> Candidate | Score:
+        row, table = inference.query.id, self.outcomes
+        if inference.judges:
+            column = self._column(inference.judges)
+            passed = inference.model == VERIFIER and self.verifier_seconds is not None
+            value = float(table.right[row, column]) if passed else float(table.value[row, column])
+            return Score(inference.judges, value, inference)
+        column = self.columns[inference.model, inference.sample]
+        before = inference.continues.total_tokens if inference.continues else 0
+        return Candidate(
+            inference,
+            new_tokens,
+            float(table.logprob[row, column]),
+            table.label[row][column],
+            float(table.value[row, column]) if self.head else None,
+            before + new_tokens >= min(self.totals[row][column], inference.query.max_new_tokens),
+        )
+
+    def correct(self, candidate: Candidate) -> bool | None:
+        return bool(self.outcomes.right[candidate.inference.query.id, self._column(candidate)])
+
+    def seconds_to_verify(self, inference: Inference) -> float | None:
+        return self.verifier_seconds if inference.model == VERIFIER else None
+
+    def _column(self, candidate: Candidate) -> int:
+        return self.columns[candidate.inference.model, candidate.inference.sample]

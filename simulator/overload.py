@@ -1,0 +1,46 @@
+"""Whether a run was of a system that keeps up. Above capacity no latency means anything, and none is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+import numpy as np
+
+from octavo.profiles.workload import Arrivals
+from octavo.runtime.core.trace import QueryRecord
+
+STATIONARY = ("poisson", "gamma", "weibull", "recorded", "trace")
+GROWTH = 1.5
+"""Open queries at the end of the arrivals over those half-way, from which on a queue counts as growing."""
+
+
+def overload(arrivals: Arrivals, queries: Sequence[QueryRecord]) -> str | None:
+    """Why the system does not keep up, or None.
+
+    In a stable system the number of open queries is as large at the end of the arrivals as half-way; in an overloaded
+    one it grows linearly, to twice as many.
+    """
+    if arrivals.kind in ("closed_loop", "at_once") or len(queries) < 20:
+        return None
+    came = np.array([query.arrival for query in queries])
+    left = np.array([query.ended if query.ended is not None else np.inf for query in queries])
+    last = float(came[-1])
+    if last <= 0:
+        return None
+    middle, late = (_open(came, left, np.linspace(a * last, b * last, 25)) for a, b in ((0.45, 0.55), (0.9, 1.0)))
+    growth = late - middle
+    drain = float(np.max(left[np.isfinite(left)], initial=last)) - last
+    if arrivals.kind in STATIONARY and late > GROWTH * middle and growth > 4 * sqrt(late + 1):
+        return (
+            f"the queue grows: {middle:.0f} queries were open half-way through the arrivals, {late:.0f} at their end, "
+            f"and it took {drain:.0f} s more to answer them; capacity is below {len(came) / last:.3g} queries/s"
+        )
+    if drain > 0.5 * last and late > 0.25 * len(came):
+        return f"{late:.0f} of {len(came)} queries were still open when the last came, {drain:.0f} s of work behind"
+    return None
+
+
+def _open(came: np.ndarray, left: np.ndarray, at: np.ndarray) -> float:
+    """Mean number of open queries at these times."""
+    return float(np.mean([np.count_nonzero((came <= time) & (left > time)) for time in at]))

@@ -1,0 +1,164 @@
+"""Simulates a scenario: every seed a run of its own, on the same arrivals whatever the policy or the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from octavo.profiles.load import baselines
+from octavo.profiles.scenario import Scenario
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, StepRecord
+from octavo.simulator.cost import bill, dynamic_joules
+from octavo.simulator.fleet import Fleet, build
+from octavo.simulator.load import draw
+from octavo.simulator.metrics import Sample, Tokens, estimates, mean_costs, sample, window
+from octavo.simulator.network import CLIENT, Network
+from octavo.simulator.overload import overload
+from octavo.simulator.panel import home, panel
+from octavo.simulator.result import MOST_LATENCIES, Result
+from octavo.simulator.streams import Streams
+from octavo.simulator.supported import check
+from octavo.simulator.world import World
+
+Progress = Callable[[str, float], None]
+"""Told what is being simulated, and how much of it is done in [0, 1]."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One seed's run and what it left behind."""
+
+    world: World
+    fleet: Fleet
+    sample: Sample
+    seconds: float
+    overloaded: str | None
+    steps: list[StepRecord] = field(default_factory=list)
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    seeds: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    trace: bool = False,
+    name: str | None = None,
+) -> Result:
+    """Run the scenario once per seed. `trace` keeps the first seed's records. Raises ConfigError."""
+    check(scenario)
+    chosen = tuple(scenario.seeds if seeds is None else seeds)
+    runs: list[Run] = []
+    for number, seed in enumerate(chosen):
+        if progress:
+            progress(name or scenario.name, number / len(chosen))
+        runs.append(run(scenario, seed, trace=trace and not runs))
+    if progress:
+        progress(name or scenario.name, 1.0)
+    return _result(name or scenario.name, scenario, chosen, runs)
+
+
+def simulate_all(
+    scenario: Scenario, *, seeds: Sequence[int] | None = None, progress: Progress | None = None, trace: bool = False
+) -> list[Result]:
+    """The scenario, and its baselines after it, all on the same seeds."""
+    first = simulate(scenario, seeds=seeds, progress=progress, trace=trace)
+    return [first, *(simulate(s, seeds=seeds, progress=progress, name=n) for n, s in baselines(scenario).items())]
+
+
+def run(scenario: Scenario, seed: int, *, trace: bool = False) -> Run:
+    """One run to its end."""
+    streams = Streams(seed)
+    load = draw(scenario, streams)
+    steps: list[StepRecord] = []
+    fleet = build(scenario, load.truth, steps if trace else None)
+    ensemble, policy = panel(scenario)
+    tokens = Tokens(int(scenario.workload.warmup * load.queries))
+    kept: list[InferenceRecord] = []
+
+    def keep(record: InferenceRecord) -> None:
+        tokens(record)
+        if trace:
+            kept.append(record)
+
+    world = World(
+        load.source,
+        ensemble,
+        policy,
+        fleet.stations,
+        load.truth,
+        network=network(scenario, streams),
+        home=home(scenario),
+        deadline=scenario.ensemble.deadline,
+        overhead=scenario.engine.request_overhead,
+        context=load.context,
+        keep=keep,
+    )
+    world.run()
+    world.inferences = kept
+    return _measured(scenario, world, fleet, tokens, steps)
+
+
+def network(scenario: Scenario, streams: Streams) -> Network:
+    """The scenario's links; two tiers that no link connects speak through the client's links."""
+    links = {}
+    for name, tier in scenario.fleet.tiers.items():
+        if tier.client_link:
+            links[frozenset((CLIENT, name))] = scenario.links[tier.client_link]
+    for between in scenario.fleet.links:
+        links[frozenset(between.between)] = scenario.links[between.link]
+    return Network(links, streams.of("network"))
+
+
+def _measured(scenario: Scenario, world: World, fleet: Fleet, tokens: Tokens, steps: list[StepRecord]) -> Run:
+    seconds = window(scenario, world.queries)
+    there = {key: count * seconds for key, count in scenario.devices().items()}
+    busy = float(np.mean([min(1.0, device.busy / max(seconds, device.time)) for device, _ in fleet.replicas]))
+    paid = bill(scenario, there, dynamic_joules(scenario, fleet.replicas), world.network.bytes_sent)
+    found = sample(scenario, world.queries, tokens.seconds, paid, busy, seconds)
+    return Run(world, fleet, found, seconds, overload(scenario.workload.arrivals, world.queries), steps)
+
+
+def _result(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Run]) -> Result:
+    first = runs[0]
+    samples = [one.sample for one in runs]
+    labels = dict.fromkeys(lane.latency.label for device, _ in first.fleet.replicas for lane in device.lanes)
+    bands = [lane.latency.band for device, _ in first.fleet.replicas for lane in device.lanes]
+    end = max(query.ended or query.arrival for query in first.world.queries)
+    result = Result(
+        name,
+        scenario,
+        estimates(samples),
+        mean_costs(samples),
+        {key: float(count) for key, count in scenario.devices().items()},
+        "; ".join(labels),
+        max(bands),
+        next((one.overloaded for one in runs if one.overloaded), None),
+        _notes(scenario, runs),
+        seeds,
+        _quantiles(first.sample.latency),
+        tuple({"device": device.name, **device.timeline.track(end)} for device, _ in first.fleet.replicas),
+    )
+    return replace(result, records=_records(first)) if first.steps else result
+
+
+def _records(one: Run) -> tuple[Record, ...]:
+    queries: list[QueryRecord] = one.world.queries
+    return (*queries, *one.world.inferences, *one.steps)
+
+
+def _notes(scenario: Scenario, runs: list[Run]) -> tuple[str, ...]:
+    rejected = sum(q.outcome == "rejected" for one in runs for q in one.world.queries)
+    failed = sum(q.outcome == "failed" for one in runs for q in one.world.queries)
+    notes = [f"{count} queries {what}" for count, what in ((rejected, "rejected"), (failed, "failed")) if count]
+    rumours = sorted({model.name for model in scenario.models.values() if model.rumour})
+    return (*notes, *(f"{name} is a rumour" for name in rumours))
+
+
+def _quantiles(latency: np.ndarray) -> tuple[float, ...]:
+    """The sample in order, thinned to at most so many evenly spaced quantiles."""
+    ordered = np.sort(latency)
+    if len(ordered) > MOST_LATENCIES:
+        ordered = np.quantile(ordered, np.linspace(0, 1, MOST_LATENCIES))
+    return tuple(float(seconds) for seconds in ordered)

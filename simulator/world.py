@@ -1,0 +1,369 @@
+"""The world: drives the core's council and schedulers on SimPy's clock, by the rules of docs/design/core.md.
+
+One event per arrival, message and end of a leap. What is decided, the core decides; the world knows the time, the
+devices and what is hidden: how long answers are and whether they are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Protocol
+
+import simpy
+
+from octavo.runtime.core.council import Council, Motion
+from octavo.runtime.core.policies import Policy
+from octavo.runtime.core.query import Candidate, Ensemble, Inference, Lost, Query, Score
+from octavo.runtime.core.trace import End, InferenceRecord, QueryRecord
+from octavo.simulator.device import Device
+from octavo.simulator.lane import Leap
+from octavo.simulator.network import CLIENT, Network
+from octavo.simulator.station import Berth, Station
+from octavo.simulator.truth import Truth
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A query and when its client sends it."""
+
+    at: float
+    query: Query
+
+
+class Source(Protocol):
+    """Where queries come from. A closed loop asks again when an answer is there."""
+
+    def first(self) -> Iterable[Ask]:
+        """In order of time; may be lazy."""
+
+    def after(self, query: Query, now: float) -> Ask | None:
+        """What the client that has just been answered asks next, if it does."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """What the world keeps of an open query."""
+
+    record: QueryRecord
+    policy: Policy | None
+    landed: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Run:
+    """An inference under way: its record and its query's, and where it is (nowhere while a message travels)."""
+
+    record: InferenceRecord
+    query: QueryRecord
+    berth: Berth | None = None
+
+
+class World:
+    """One run. `home` is the tier where the council sits; `overhead` are host seconds before an inference is queued.
+
+    A prompt that leaves no room in `context` tokens is rejected. `keep` is told of each inference that has ended.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        ensemble: Ensemble,
+        policy: Policy,
+        stations: Mapping[str, Station],
+        truth: Truth,
+        *,
+        network: Network | None = None,
+        home: str = "",
+        deadline: float | None = None,
+        overhead: float = 0.0,
+        context: int | None = None,
+        keep: Callable[[InferenceRecord], None] | None = None,
+    ) -> None:
+        self.env = simpy.Environment()
+        self.council = Council(ensemble, policy)
+        self.stations = dict(stations)
+        self.truth = truth
+        self.network = network or Network()
+        self.home = home
+        self.deadline = deadline
+        self.overhead = overhead
+        self.context = context
+        self.queries: list[QueryRecord] = []
+        self.inferences: list[InferenceRecord] = []
+        self.keep = keep or self.inferences.append
+        self.devices = list({id(b.device): b.device for s in self.stations.values() for b in s.berths}.values())
+        self.source = source
+        self._asks: Iterator[Ask] = iter(source.first())
+        self._next: Ask | None = next(self._asks, None)
+        self._open: dict[Query, _Case] = {}
+        self._runs: dict[Inference, _Run] = {}
+        self._alarms: dict[Device, int] = {}
+        self._woken: dict[Device, None] = {}
+
+    @property
+    def now(self) -> float:
+        return float(self.env.now)
+
+    def run(self) -> None:
+        """Until nothing is left to happen."""
+        self._expect()
+        self.env.run()
+
+    def at(self, time: float, happens: Callable[[], None]) -> None:
+        """Let something happen at a time; at once, when that is now."""
+        if time <= self.env.now:
+            happens()
+            return
+        event = self.env.timeout(time - self.env.now)
+        event.callbacks.append(lambda _: happens())
+
+    # Queries.
+
+    def _expect(self) -> None:
+        """Wait for the next arrival."""
+        if self._next is not None:
+            event = self.env.timeout(max(0.0, self._next.at - self.env.now))
+            event.callbacks.append(lambda _: self._arrive())
+
+    def _arrive(self) -> None:
+        now = self.env.now
+        while self._next is not None and self._next.at <= now:
+            self.ask(self._next)
+            self._next = next(self._asks, None)
+        self._settle()
+        self._expect()
+
+    def ask(self, ask: Ask) -> None:
+        """A client sends a query; it reaches the council a message later."""
+        query = ask.query
+        record = QueryRecord(query.id, ask.at, query.prompt_tokens, max_new_tokens=query.max_new_tokens)
+        record.prefix = query.prefix
+        self.queries.append(record)
+        if self.context is not None and query.prompt_tokens >= self.context:
+            record.outcome, record.ended = "rejected", ask.at
+            record.reason = f"a prompt of {query.prompt_tokens} tokens leaves no room in {self.context}"
+            return
+        there = self.network.arrival(ask.at, CLIENT, self.home, query.prompt_tokens)
+        if there <= self.env.now:
+            self._open_case(query, record)
+        else:
+            self.at(there, lambda: self._settling(self._open_case, query, record))
+
+    def _open_case(self, query: Query, record: QueryRecord) -> None:
+        self._open[query] = _Case(record, None)
+        if self.deadline is not None:
+            self.at(self.now + self.deadline, lambda: self._settling(self._expire, query))
+        self._follow([(query, self.council.ask(query))])
+
+    def _expire(self, query: Query) -> None:
+        if query in self._open:
+            self._follow([(query, self.council.expire(query))])
+
+    def _settling(self, happens: Callable[..., None], *arguments: object) -> None:
+        happens(*arguments)
+        self._settle()
+
+    # Motions.
+
+    def _follow(self, motions: Sequence[tuple[Query, Motion]]) -> None:
+        """Withdraw, then start, then close, for all that was heard at one moment."""
+        for _, motion in motions:
+            for inference in motion.withdraw:
+                self._withdraw(inference)
+        for query, motion in motions:
+            for group in _by_model(motion.start):
+                self._start(group)
+            if motion.closes:
+                self._close(query, motion)
+
+    def _start(self, group: list[Inference]) -> None:
+        first = group[0]
+        verifying = self.truth.seconds_to_verify(first)
+        query = self._open[first.query].record
+        for inference in group:
+            judge, prompt = inference.judges is not None, inference.prompt_tokens
+            record = InferenceRecord(query.query, inference.model, inference.sample, judge, "", prompt, 0, self.now)
+            self._runs[inference] = _Run(record, query)
+        if verifying is not None:
+            self.at(self.now + verifying, lambda: self._settling(self._verified, group))
+            return
+        station = self.stations[first.model]
+        there = self.network.arrival(self.now, self.home, station.tier, first.prompt_tokens) + self.overhead
+        if there <= self.env.now:
+            self._submit(group, station)
+        else:
+            self.at(there, lambda: self._settling(self._submit, group, station))
+
+    def _submit(self, group: list[Inference], station: Station) -> None:
+        """Queue a group on a lane; lost when no lane can ever hold it."""
+        group = [inference for inference in group if inference in self._runs]
+        if not group:
+            return
+        berth = station.pick(group)
+        if berth is None:
+            self._lose(group, "it does not fit the memory of any device")
+            return
+        for inference in group:
+            run = self._runs[inference]
+            run.berth = berth
+            run.record.device = berth.device.name
+        blocked = bool(berth.lane.scheduler.waiting)
+        berth.lane.scheduler.submit(group)
+        if berth.device.idle or not blocked:
+            self._woken[berth.device] = None
+
+    def _lose(self, group: Sequence[Inference], reason: str) -> None:
+        heard = []
+        for inference in group:
+            self._end(inference, "lost", 0)
+            heard.append((inference.query, self.council.hear(Lost(inference, reason))))
+        self._follow(heard)
+
+    def _verified(self, group: Sequence[Inference]) -> None:
+        self._hear([self._bring(inference, 0) for inference in group if inference in self._runs])
+
+    def _withdraw(self, inference: Inference) -> None:
+        run = self._runs.get(inference)
+        if run is None:
+            return
+        if run.berth is None:
+            self._end(inference, "withdrawn", 0)
+            return
+        device = run.berth.device
+        device.leaving.append((run.berth.lane, inference))
+        self._woken[device] = None
+
+    # Devices.
+
+    def _settle(self) -> None:
+        """After all that happens at one moment: idle devices begin, busy ones look up."""
+        while self._woken:
+            device, _ = self._woken.popitem()
+            if device.idle:
+                self._begin(device)
+            elif device.look_up(self.now):
+                self._set_alarm(device)
+
+    def _begin(self, device: Device) -> None:
+        for inference, written in device.withdraw_left():
+            self._end(inference, "withdrawn", written)
+        if device.begin(self.now):
+            self._set_alarm(device)
+
+    def _set_alarm(self, device: Device) -> None:
+        """Wake when the device's leap ends; an alarm set before is ignored."""
+        number = self._alarms[device] = self._alarms.get(device, 0) + 1
+        event = self.env.timeout(max(0.0, device.end - self.env.now))
+        event.callbacks.append(lambda _: self._ring(device, number))
+
+    def _ring(self, device: Device, number: int) -> None:
+        if self._alarms[device] != number:
+            return
+        leap = device.finish()
+        if leap is not None:
+            self._note(leap)
+            clock = leap.lane.scheduler.clock
+            self._hear([self._bring(job.inference, job.tokens_at(clock)) for job in leap.stopped])
+        self._woken.pop(device, None)
+        self._begin(device)
+        self._settle()
+
+    def _note(self, leap: Leap) -> None:
+        """Write down who was admitted, who was preempted, and who wrote a first token."""
+        step, runs = leap.step, self._runs
+        for chunk in step.chunks[len(step.chunks) - step.admitted :]:
+            for job in leap.began if chunk.completes else chunk.prompt.jobs:
+                run = runs.get(job.inference)
+                if run is not None and run.record.scheduled is None:
+                    run.record.scheduled = leap.start
+        for job in step.preempted:
+            if job.inference in runs:
+                runs[job.inference].record.preemptions += 1
+        for job in leap.began:
+            run = runs.get(job.inference)
+            if run is not None and run.record.first_token is None:
+                run.record.first_token = self.now
+
+    def _bring(self, inference: Inference, new_tokens: int) -> Candidate | Score:
+        """What a stopped inference brings, once it is written down."""
+        result = self.truth.result(inference, new_tokens)
+        record = self._runs[inference].record
+        if isinstance(result, Score):
+            record.value = result.value
+        else:
+            record.value, record.mean_logprob, record.answer = result.value, result.mean_logprob, result.answer
+            record.correct = self.truth.correct(result)
+        return result
+
+    def _hear(self, results: Sequence[Candidate | Score]) -> None:
+        """Carry results to the council: at once, or a message later."""
+        near = []
+        for result in results:
+            inference = result.inference if isinstance(result, Candidate) else result.judge
+            assert inference is not None
+            run = self._runs[inference]
+            tokens = result.new_tokens if isinstance(result, Candidate) else 0
+            self._end(inference, "finished", tokens)
+            tier = self.stations[inference.model].tier if run.berth else self.home
+            there = self.network.arrival(self.now, tier, self.home, tokens)
+            if there <= self.env.now:
+                near.append(result)
+            else:
+                self.at(there, lambda result=result: self._settling(self._tell, [result]))  # type: ignore[misc]
+        self._tell(near)
+
+    def _tell(self, results: Sequence[Candidate | Score]) -> None:
+        motions = []
+        for result in results:
+            candidate = result if isinstance(result, Candidate) else result.candidate
+            query = candidate.inference.query
+            if isinstance(result, Candidate) and query in self._open:
+                self._open[query].landed.append(self.now)
+                self._open[query].record.candidates += 1
+            motions.append((query, self.council.hear(result)))
+        self._follow(motions)
+
+    # Records.
+
+    def _end(self, inference: Inference, end: End, written: int) -> None:
+        run = self._runs.pop(inference)
+        record, query = run.record, run.query
+        record.ended, record.end, record.new_tokens = self.now, end, written
+        query.total_tokens += written
+        if end != "finished":
+            query.wasted_tokens += written
+        first = record.first_token
+        if first is not None and not record.judge and (query.first_token is None or first < query.first_token):
+            query.first_token = first
+        self.keep(record)
+
+    def _close(self, query: Query, motion: Motion) -> None:
+        case = self._open.pop(query)
+        record, answer = case.record, motion.answer
+        there = self.network.arrival(self.now, self.home, CLIENT, answer.candidate.total_tokens if answer else 0)
+        record.ended = there
+        if case.landed:
+            record.barrier_wait = case.landed[-1] - median(case.landed)
+        if answer is None:
+            record.outcome, record.reason = "failed", motion.failure or ""
+        else:
+            chosen = answer.candidate
+            record.reason, record.degraded = answer.reason, answer.degraded
+            record.answer_tokens = chosen.total_tokens
+            record.chosen = f"{chosen.inference.model}/{chosen.inference.sample}"
+            record.value = next((s.value for s in answer.scores if s.candidate is chosen), None)
+            record.correct = self.truth.correct(chosen)
+        again = self.source.after(query, there)
+        if again is not None:
+            self.at(again.at, lambda: self._settling(self.ask, again))
+
+
+def _by_model(inferences: Sequence[Inference]) -> Iterator[list[Inference]]:
+    """Groups that share a prompt: samples of one model that start together. Judges read different candidates."""
+    groups: dict[object, list[Inference]] = {}
+    for inference in inferences:
+        alone = inference.judges or inference.continues
+        groups.setdefault(inference if alone else inference.model, []).append(inference)
+    return iter(groups.values())
