@@ -26,8 +26,8 @@ class Decoder(Protocol):
 class Request:
     """A query with its contents: `prompt` are the tokens that every model reads.
 
-    `number` tells queries of one seed apart; `label` finds in a text what a vote counts; `verify` says whether a text is
-    right, for the policy that asks; `listener` hears the text of each inference as it grows, in a device's thread.
+    `number` tells queries of one seed apart. `label` finds in a text what a vote counts; `verify` says whether a text
+    is right, for the policy that asks. `listener` hears each inference's text as it grows, in a device's thread.
     """
 
     query: Query

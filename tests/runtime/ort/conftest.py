@@ -1,0 +1,105 @@
+"""An engine that a test drives step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octavo.profiles.manifest import read_manifest
+from octavo.runtime.contents import Contents, Request
+from octavo.runtime.core.query import Candidate, Inference, Lost, Query, Score
+from octavo.runtime.core.scheduler import Limits, Scheduler, Step
+from octavo.runtime.ort.engine import ExpertEngine
+from octavo.runtime.ort.providers import CPU
+from octavo.runtime.ort.session import Device, open_model
+from octavo.runtime.sampling import Sampling
+from octavo.runtime.text import Vocabulary
+
+
+@dataclass
+class Bench:
+    """One expert's engine and scheduler, driven by hand."""
+
+    folder: Path
+    limits: Limits
+    vocabulary: Vocabulary = field(init=False)
+    lost: list[Lost] = field(default_factory=list)
+    done: dict[Inference, Candidate] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        manifest = read_manifest(self.folder)
+        expert = manifest.experts[0]
+        self.vocabulary = Vocabulary(self.folder / expert.folder)
+        self.contents = Contents(self.vocabulary)
+        model = open_model(self.folder, manifest, expert.name, expert.weights, CPU, Device("cpu"), 1)
+        length = model.kv.max_length
+        self.engine = ExpertEngine(model, self.vocabulary, self.contents, self.limits, length)
+        self.scheduler = Scheduler(self.limits)
+        self.queries = 0
+
+    def ask(self, prompt: str, samples: int = 1, tokens: int = 12, number: int = 0, **sampling: Any) -> list[Inference]:
+        """Queue the samples of a prompt, sharing its prefill."""
+        ids = self.vocabulary.encode(prompt)
+        query = Query(self.queries, len(ids), tokens)
+        self.queries += 1
+        stop = sampling.pop("stop", ())
+        self.contents.open(Request(query, ids, Sampling(**sampling), seed=7, number=number, stop=stop))
+        group = [Inference(query, "expert-0", sample) for sample in range(samples)]
+        self.scheduler.submit(group)
+        return group
+
+    def step(self) -> bool:
+        step = self.scheduler.next_step()
+        if step is None:
+            return False
+        self.steps.append(step)
+        results = self.engine.run(step)
+        stopped = []
+        for result in results:
+            assert not isinstance(result, Score)
+            job = self.scheduler.job(result.inference)
+            assert job is not None
+            stopped.append(job)
+            if isinstance(result, Lost):
+                self.lost.append(result)
+            else:
+                self.done[result.inference] = result
+        self.scheduler.commit(step, 1, stopped)
+        return True
+
+    def withdraw(self, inference: Inference) -> None:
+        job = self.scheduler.job(inference)
+        if job is not None:
+            self.scheduler.withdraw(inference)
+            self.engine.withdraw(job)
+
+    def run(self) -> None:
+        while self.step():
+            pass
+
+    def tokens(self, inference: Inference) -> list[int]:
+        return [int(token) for token in self.contents.written(self.done[inference]).tokens]
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is held anywhere."""
+        return self.engine.held == 0 and self.scheduler.kv.used == 0 and len(self.scheduler) == 0
+
+
+MakeBench = Callable[..., Bench]
+
+
+@pytest.fixture(scope="session")
+def bench(bundle: Path) -> MakeBench:
+    """bench(**limits): a new bench on the bundle's first expert."""
+
+    def make(folder: Path = bundle, **limits: Any) -> Bench:
+        settings: dict[str, Any] = {"kv_blocks": 200, "max_rows": 16, "max_step_tokens": 256}
+        return Bench(folder, Limits(**settings | {"paged": False, "prefix_caching": False} | limits))
+
+    return make
