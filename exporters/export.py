@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from octavo.exporters.graph import Graph
 from octavo.exporters.journal import member_key, note_finished, read_finished
@@ -19,7 +19,6 @@ from octavo.exporters.plan import OWN, SHARED, Group, Member, plan
 from octavo.exporters.progress import ExportProgress, Stage, silent
 from octavo.exporters.settings import Settings
 from octavo.exporters.value import read_calibration
-from octavo.exporters.verify import Verifier
 from octavo.exporters.weights import write_weights
 from octavo.profiles.errors import ConfigError, OctavoError
 from octavo.profiles.manifest import (
@@ -32,6 +31,9 @@ from octavo.profiles.manifest import (
     ValueEntry,
     Weights,
 )
+
+if TYPE_CHECKING:
+    from octavo.exporters.verify import Verifier
 
 LIBRARIES = ("octavo", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "transformers", "torch")
 
@@ -73,7 +75,7 @@ def export_bundle(
     settings = Settings(targets, precision, Outputs(top_k, hidden), max_length, lora, base, route)
     progress(ExportProgress("plan", None, 0, 1))
     workshop = Workshop(out, overwrite=overwrite)
-    verifier = Verifier(settings, parity_text) if verify else None
+    verifier = _verifier(settings, parity_text) if verify else None
     with ExitStack() as stack:
 
         def scratch() -> Path:
@@ -86,6 +88,13 @@ def export_bundle(
         except OctavoError:
             workshop.discard()
             raise
+
+
+def _verifier(settings: Settings, text: Path | None) -> Verifier:
+    """Imported here: writing a bundle needs neither torch nor transformers, comparing it with its originals does."""
+    from octavo.exporters.verify import Verifier
+
+    return Verifier(settings, text)
 
 
 @dataclass(slots=True)

@@ -54,10 +54,15 @@ def read_finished(bundle: Path, folder: str, key: str) -> list[Weights] | None:
     return entry.weights if entry.key == key and intact else None
 
 
-def forget(bundle: Path) -> None:
-    """Remove the journals: a bundle holds only what its manifest lists."""
+def forget(bundle: Path) -> dict[str, FileEntry]:
+    """Remove the journals, for a bundle holds only what its manifest lists; returns the files that they had hashed."""
+    known: dict[str, FileEntry] = {}
     for journal in bundle.glob(f"*/{JOURNAL_NAME}"):
+        for file in Finished.model_validate_json(journal.read_bytes()).files:
+            path = f"{journal.parent.name}/{file.path}"
+            known[path] = file.model_copy(update={"path": path})
         journal.unlink()
+    return known
 
 
 def _intact(path: Path, entry: FileEntry) -> bool:

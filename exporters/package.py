@@ -49,12 +49,13 @@ class Workshop:
 
     def file_entries(self) -> list[FileEntry]:
         """Every file made so far, hashed; the journals of finished models are removed first."""
-        forget(self.folder)
+        known = forget(self.folder)
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        return [
-            FileEntry(path=path.relative_to(self.folder).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
-            for path in paths
-        ]
+        return [known.get(path.relative_to(self.folder).as_posix()) or self._entry(path) for path in paths]
+
+    def _entry(self, path: Path) -> FileEntry:
+        name = path.relative_to(self.folder).as_posix()
+        return FileEntry(path=name, size=path.stat().st_size, sha256=sha256_of(path))
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest, then let the folder take the bundle's name."""

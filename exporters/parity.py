@@ -18,6 +18,7 @@ from octavo.profiles.errors import GateError
 from octavo.profiles.manifest import Parity, Precision
 
 SEED = 1
+GREEDY = 24  # tokens that are written greedily and compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ def probe(reference: Reference, name: str, head: Head, texts: list[Array], count
     """Ask the original. Without texts it reads `count` sequences of `length` tokens of its own, made ragged."""
     sequences = texts or [row[: length - index] for index, row in enumerate(reference.sample(count, length, SEED))]
     prompt = sequences[0][: max(1, len(sequences[0]) // 2)]
-    new, leads = reference.greedy(prompt, len(prompt)) if head == "logits" else (np.zeros(0, int), np.zeros(0))
+    new, leads = (
+        reference.greedy(prompt, min(len(prompt), GREEDY)) if head == "logits" else (np.zeros(0, int), np.zeros(0))
+    )
     return Probe(name, sequences, [reference.outputs(ids) for ids in sequences], prompt, new, leads)
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from onnxruntime.capi._pybind_state import quantize_matmul_8bits
-from onnxruntime.quantization.neural_compressor.weight_only import quant_tensor_k_quant_cpu
 
 from octavo.exporters.checkpoint import Array
 from octavo.exporters.linear import Dense, Matrix, add_bias, named
@@ -85,6 +83,8 @@ def eight_bits(matrix: Array) -> tuple[Array, ...]:
     """[outputs, inputs] to packed [outputs, blocks, 32] and scales [outputs, blocks]; zero is 128."""
     padded = _padded(matrix)
     rows, blocks = padded.shape[0], padded.shape[1] // BLOCK
+    from onnxruntime.capi._pybind_state import quantize_matmul_8bits
+
     packed, scales = np.zeros((rows, blocks, BLOCK), np.uint8), np.zeros((rows, blocks), np.float32)
     turned, unused = np.ascontiguousarray(padded.T), np.zeros((rows, blocks), np.uint8)
     quantize_matmul_8bits(packed, turned, scales, unused, BLOCK, rows, padded.shape[1], True)
@@ -99,6 +99,8 @@ def four_bits(matrix: Array) -> tuple[Array, ...]:
 
 
 def _four_bits(padded: Array) -> tuple[Array, Array, Array]:
+    from onnxruntime.quantization.neural_compressor.weight_only import quant_tensor_k_quant_cpu
+
     rows, blocks = padded.shape[0], padded.shape[1] // BLOCK
     with np.errstate(divide="ignore", invalid="ignore"):
         numbers, scales, zeros = quant_tensor_k_quant_cpu(padded, 4, BLOCK)

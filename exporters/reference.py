@@ -22,6 +22,10 @@ class Reference:
         self._model = model.eval()
         self._head = head
 
+    def close(self) -> None:
+        """Let go of the model's memory."""
+        self._model = None
+
     def outputs(self, ids: Array) -> Array:
         """Logits [sequence, vocab], or the value model's logit [sequence, 1], of every position of one sequence."""
         with torch.no_grad():
@@ -68,4 +72,9 @@ def open_reference(folder: Path, head: Head, base: Path | None = None) -> Iterat
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    yield Reference(model, head)
+    reference = Reference(model, head)
+    del model
+    try:
+        yield reference
+    finally:
+        reference.close()

@@ -21,7 +21,8 @@ from octavo.profiles.manifest import Parity, Weights
 TEXTS = 32  # sequences read of a text file, at most
 TOKENS = 96  # of each, at most
 ENOUGH = 768  # tokens read of a text file
-SAMPLES = 6  # sequences drawn from the model itself, where there is no text
+SAMPLES = 8  # sequences drawn from the model itself, where there is no text
+DRAWN = 48  # tokens of each
 
 
 class Verifier:
@@ -61,7 +62,7 @@ class Verifier:
         length = min(TOKENS, min(graph.kv.max_length for graph in group.graphs) // 2)
         texts = self._read(member, length)
         with open_reference(original_folder, head, base) as reference:
-            original = probe(reference, str(original_folder), head, texts, SAMPLES, length)
+            original = probe(reference, str(original_folder), head, texts, SAMPLES, min(DRAWN, length))
         rows, longest = len(original.sequences), max(map(len, original.sequences))
         found = []
         for graph, entry in zip(group.graphs, weights, strict=True):
