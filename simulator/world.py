@@ -61,8 +61,9 @@ class _Run:
 
 
 class World:
-    """One run. `home` is the tier where the council sits; `overhead` are host seconds before an inference is queued.
+    """One run. `home` is the tier where the council sits.
 
+    `overhead` are host seconds before an inference is queued, `closing` those between a decision and its answer.
     A prompt that leaves no room in `context` tokens is rejected. `keep` is told of each inference that has ended.
     """
 
@@ -78,6 +79,7 @@ class World:
         home: str = "",
         deadline: float | None = None,
         overhead: float = 0.0,
+        closing: float = 0.0,
         context: int | None = None,
         keep: Callable[[InferenceRecord], None] | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class World:
         self.home = home
         self.deadline = deadline
         self.overhead = overhead
+        self.closing = closing
         self.context = context
         self.queries: list[QueryRecord] = []
         self.inferences: list[InferenceRecord] = []
@@ -343,7 +346,7 @@ class World:
         case = self._open.pop(query)
         record, answer = case.record, motion.answer
         there = self.network.arrival(self.now, self.home, CLIENT, answer.candidate.total_tokens if answer else 0)
-        record.ended = there
+        record.ended = there = there + self.closing
         if case.landed:
             record.barrier_wait = case.landed[-1] - median(case.landed)
         if answer is None:

@@ -1,0 +1,172 @@
+"""Simulates the load that a trace recorded: its arrivals, lengths, scores and devices, with measured step times."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.latency import LatencyProfile
+from octavo.runtime.core.policies import policy_named
+from octavo.runtime.core.query import Candidate, Ensemble, Inference, Query, Score
+from octavo.runtime.core.scheduler import Limits
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, StepRecord
+from octavo.simulator.arrivals import Open
+from octavo.simulator.device import Device
+from octavo.simulator.lane import Lane
+from octavo.simulator.latency.model import LatencyModel
+from octavo.simulator.latency.table import Table
+from octavo.simulator.station import Berth, Station
+from octavo.simulator.truth import left_to_write
+from octavo.simulator.world import Ask, World
+
+Key = tuple[int, str, int]
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What the trace says of each candidate; a withdrawn one is taken to be as long as its model's others."""
+
+    totals: dict[Key, int] = field(default_factory=dict)
+    values: dict[tuple[Key, bool], float] = field(default_factory=dict)
+    heads: dict[Key, float] = field(default_factory=dict)
+    logprobs: dict[Key, float] = field(default_factory=dict)
+    answers: dict[Key, str | None] = field(default_factory=dict)
+    right: dict[Key, bool | None] = field(default_factory=dict)
+
+    def length(self, inference: Inference) -> int:
+        return left_to_write(self.totals.get(_key(inference), inference.budget), inference)
+
+    def result(self, inference: Inference, new_tokens: int) -> Candidate | Score:
+        if inference.judges:
+            judged = inference.judges.inference
+            again = judged.continues is not None
+            return Score(inference.judges, self.values.get((_key(judged), again), 0.0), inference)
+        key = _key(inference)
+        before = inference.continues.total_tokens if inference.continues else 0
+        whole = before + new_tokens >= min(self.totals.get(key, 0), inference.query.max_new_tokens)
+        return Candidate(
+            inference, new_tokens, self.logprobs.get(key, 0.0), self.answers.get(key), self.heads.get(key), whole
+        )
+
+    def correct(self, candidate: Candidate) -> bool | None:
+        return self.right.get(_key(candidate.inference))
+
+    def seconds_to_verify(self, inference: Inference) -> float | None:
+        return None
+
+
+def _key(inference: Inference) -> Key:
+    return inference.query.id, inference.model, inference.sample
+
+
+def remember(records: Sequence[InferenceRecord], value_model: str | None) -> Remembered:
+    """The truth that a trace holds."""
+    truth = Remembered()
+    finished: dict[str, list[int]] = defaultdict(list)
+    cut: dict[Key, int] = {}
+    for record in sorted(records, key=lambda r: r.submitted):
+        key = record.query, record.model, record.sample
+        if record.judge:
+            continue
+        truth.totals[key] = truth.totals.get(key, 0) + record.new_tokens
+        truth.logprobs[key] = record.mean_logprob or 0.0
+        truth.answers[key], truth.right[key] = record.answer, record.correct
+        if record.value is not None and value_model is None:
+            truth.heads[key] = record.value
+        if record.end == "finished":
+            finished[record.model].append(truth.totals[key])
+        else:
+            cut[key] = truth.totals[key]
+    for key, written in cut.items():
+        usual = round(mean(finished[key[1]])) if finished[key[1]] else written + 1
+        truth.totals[key] = max(written + 1, usual)
+    _match_judges(truth, records)
+    return truth
+
+
+def _match_judges(truth: Remembered, records: Sequence[InferenceRecord]) -> None:
+    """A judge's record names the sample, not the expert: it was asked when the expert's candidate had ended."""
+    ended: dict[tuple[int, int], list[InferenceRecord]] = defaultdict(list)
+    for record in records:
+        if not record.judge and record.end == "finished":
+            ended[record.query, record.sample].append(record)
+    judges = sorted((r for r in records if r.judge and r.value is not None), key=lambda r: r.submitted)
+    seen: set[Key] = set()
+    for judge in judges:
+        open_ = ended[judge.query, judge.sample]
+        if not open_:
+            continue
+        match = min(open_, key=lambda r: (abs((r.ended or 0.0) - judge.submitted), _unlike(r, judge)))
+        open_.remove(match)
+        key = match.query, match.model, match.sample
+        truth.values[key, key in seen] = judge.value or 0.0
+        seen.add(key)
+
+
+def _unlike(candidate: InferenceRecord, judge: InferenceRecord) -> int:
+    """A judge reads the prompt and the candidate, so its prompt is as long as both."""
+    return abs(judge.prompt_tokens - candidate.prompt_tokens - candidate.new_tokens)
+
+
+def replay(
+    records: Iterable[Record], profiles: Sequence[LatencyProfile], header: RunRecord | None = None
+) -> list[Record]:
+    """The simulated trace of a measured load. `header` is that of the trace, where the trace does not begin with it.
+
+    Raises ConfigError when the trace does not say how it was run, or when no profile is of one of its models.
+    """
+    kept = list(records)
+    run = header or next((record for record in kept if isinstance(record, RunRecord)), None)
+    if run is None:
+        raise ConfigError("trace: it has no `run` record that says which policy and devices it was run with")
+    queries = sorted((r for r in kept if isinstance(r, QueryRecord)), key=lambda r: r.arrival)
+    if not queries:
+        raise ConfigError("trace: it has no queries")
+    truth = remember([r for r in kept if isinstance(r, InferenceRecord)], run.value_model)
+    steps: list[StepRecord] = []
+    world = World(
+        Open([Ask(r.arrival, _query(r)) for r in queries]),
+        Ensemble(tuple(run.experts), run.samples_per_expert, run.value_model, run.min_candidates),
+        policy_named(run.policy, **run.settings),
+        stations(run, profiles, truth, steps),
+        truth,
+        deadline=run.deadline,
+        overhead=max(profile.inference_overhead for profile in profiles),
+        closing=max(profile.query_overhead for profile in profiles),
+    )
+    world.run()
+    head = RunRecord(**{**{name: getattr(run, name) for name in run.__slots__}, "source": "simulated"})
+    return [head, *world.queries, *world.inferences, *steps]
+
+
+def _query(record: QueryRecord) -> Query:
+    return Query(record.query, record.prompt_tokens, max(record.max_new_tokens, 1), tuple(record.prefix))
+
+
+def stations(
+    run: RunRecord, profiles: Sequence[LatencyProfile], truth: Remembered, steps: list[StepRecord]
+) -> dict[str, Station]:
+    """The devices that the run had, each model with its own limits and the step times of its kind."""
+    found: dict[str, Station] = {}
+    for name, models in run.devices.items():
+        lanes = []
+        for model in models:
+            limits = Limits(**run.limits[model])  # type: ignore[arg-type]
+            lanes.append(Lane(model, (model,), limits, _latency(model, run, profiles), truth))
+        device = Device(name, lanes, steps=steps)
+        for lane in lanes:
+            found[lane.name] = Station(lane.name, "", [Berth(device, lane)])
+    return found
+
+
+def _latency(model: str, run: RunRecord, profiles: Sequence[LatencyProfile]) -> LatencyModel:
+    """The profile of that name, or of its kind; among several, the one measured with as many devices busy."""
+    kind = "judge" if model == run.value_model else "decoder"
+    named = [p for p in profiles if model in (p.model, p.name)]
+    fitting = named or [p for p in profiles if p.kind == kind]
+    if not fitting:
+        raise ConfigError(f"no latency profile of kind {kind} for {model}; there are {[p.name for p in profiles]}")
+    return Table(min(fitting, key=lambda p: abs(p.concurrent - len(run.devices))))

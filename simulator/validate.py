@@ -1,0 +1,171 @@
+"""Measured against simulated: the error of each metric, with an interval, and gates that it must pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from octavo.profiles.errors import ConfigError, GateError
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record
+from octavo.simulator.estimate import Estimate, Floats, tidy
+
+RESAMPLES = 400
+PERCENTILES = (50, 95, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One metric of both; `error` is simulated over measured, less one, with its 95 % bootstrap interval."""
+
+    metric: str
+    unit: str
+    measured: float
+    simulated: float
+    error: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "unit": self.unit,
+            "measured": tidy(self.measured),
+            "simulated": {"value": tidy(self.simulated)},
+            "error": tidy(self.error.value),
+            "error_interval": self.error.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """A load that was served and the same load simulated."""
+
+    name: str
+    metrics: tuple[Compared, ...]
+    measured: tuple[float, ...]
+    simulated: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, metric: str) -> Compared:
+        return next(compared for compared in self.metrics if compared.metric == metric)
+
+    def gate(self, most: Mapping[str, float]) -> None:
+        """Raises GateError naming each metric whose error is larger than allowed (0.03 is three per cent)."""
+        known = {compared.metric for compared in self.metrics}
+        if unknown := sorted(set(most) - known):
+            raise ConfigError(f"gate: no metric {unknown[0]!r}; there are {', '.join(sorted(known))}")
+        failed = [
+            f"{metric}: error {self[metric].error.value:+.1%}, allowed {allowed:.1%}"
+            for metric, allowed in most.items()
+            if abs(self[metric].error.value) > allowed
+        ]
+        if failed:
+            raise GateError(f"{self.name}: " + "; ".join(failed))
+
+    def to_json(self) -> str:
+        """The document that `octavo report` reads."""
+        data = {
+            "kind": "validation",
+            "name": self.name,
+            "metrics": [compared.to_json() for compared in self.metrics],
+            "measured": [tidy(seconds) for seconds in self.measured],
+            "simulated": [tidy(seconds) for seconds in self.simulated],
+            "notes": list(self.notes),
+        }
+        return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def validate(measured: Iterable[Record], simulated: Iterable[Record], name: str = "replay") -> Validation:
+    """Compare two traces of the same queries. Raises ConfigError when they are not of the same queries."""
+    real, model = _Trace(measured), _Trace(simulated)
+    shared = sorted(set(real.queries) & set(model.queries))
+    if not shared:
+        raise ConfigError(f"{name}: the traces have no answered query in common")
+    random = np.random.default_rng(0)
+    metrics = [
+        *_paired("ttft", [real.queries[q].ttft for q in shared], [model.queries[q].ttft for q in shared], random),
+        *_paired(
+            "latency", [real.queries[q].latency for q in shared], [model.queries[q].latency for q in shared], random
+        ),
+        *_paired("tpot", *_common(real.tpot, model.tpot), random),
+        _throughput(real, model),
+    ]
+    latencies = [tuple(sorted(trace.queries[q].latency or 0.0 for q in shared)) for trace in (real, model)]
+    return Validation(name, tuple(metrics), latencies[0], latencies[1], tuple(_notes(real, model, shared)))
+
+
+class _Trace:
+    """The answered queries and the time per output token of each expert's inference."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.all = 0
+        self.queries: dict[int, QueryRecord] = {}
+        self.tpot: dict[tuple[int, str, int], float] = {}
+        self.chosen: dict[int, str | None] = {}
+        for record in records:
+            if isinstance(record, QueryRecord):
+                self.all += 1
+                if record.outcome == "answered" and record.ended is not None:
+                    self.queries[record.query] = record
+                    self.chosen[record.query] = record.chosen
+            elif isinstance(record, InferenceRecord):
+                self._token_time(record)
+
+    def _token_time(self, record: InferenceRecord) -> None:
+        if record.judge or record.end != "finished" or record.new_tokens < 2:
+            return
+        if record.first_token is not None and record.ended is not None:
+            key = record.query, record.model, record.sample
+            self.tpot[key] = (record.ended - record.first_token) / (record.new_tokens - 1)
+
+
+def _common(
+    real: dict[tuple[int, str, int], float], model: dict[tuple[int, str, int], float]
+) -> tuple[list[float], list[float]]:
+    keys = sorted(set(real) & set(model))
+    return [real[key] for key in keys], [model[key] for key in keys]
+
+
+def _paired(
+    name: str, measured: Sequence[float | None], simulated: Sequence[float | None], random: np.random.Generator
+) -> list[Compared]:
+    """Mean and percentiles of both, the same queries drawn for both in each resample."""
+    pairs = [(m, s) for m, s in zip(measured, simulated, strict=True) if m is not None and s is not None]
+    if not pairs:
+        return []
+    real, model = np.array(pairs).T
+    picks = random.integers(len(pairs), size=(RESAMPLES, len(pairs)))
+    found = [_compared(f"{name}_mean", real.mean(), model.mean(), real[picks].mean(1), model[picks].mean(1))]
+    for p in PERCENTILES:
+        resampled = (np.percentile(real[picks], p, axis=1), np.percentile(model[picks], p, axis=1))
+        found.append(_compared(f"{name}_p{p}", np.percentile(real, p), np.percentile(model, p), *resampled))
+    return found
+
+
+def _compared(name: str, real: Any, model: Any, reals: Floats, models: Floats) -> Compared:
+    errors = models / np.maximum(reals, 1e-12) - 1
+    low, high = np.percentile(errors, [2.5, 97.5])
+    error = Estimate(float(model) / max(float(real), 1e-12) - 1, float(low), float(high))
+    return Compared(name, "s", float(real), float(model), error)
+
+
+def _throughput(real: _Trace, model: _Trace) -> Compared:
+    """Answers per second from the first arrival to the last answer."""
+    rates = []
+    for trace in (real, model):
+        start = min(query.arrival for query in trace.queries.values())
+        end = max(query.ended or 0.0 for query in trace.queries.values())
+        rates.append(len(trace.queries) / max(end - start, 1e-12))
+    return Compared("throughput", "queries/s", rates[0], rates[1], Estimate(rates[1] / rates[0] - 1))
+
+
+def _notes(real: _Trace, model: _Trace, shared: Sequence[int]) -> list[str]:
+    notes = []
+    if real.all != len(shared) or model.all != len(shared):
+        notes.append(f"of {real.all} measured and {model.all} simulated queries, {len(shared)} were answered in both")
+    other = sum(real.chosen[q] != model.chosen[q] for q in shared)
+    if other:
+        notes.append(f"{other} of {len(shared)} queries chose another candidate, since others arrived first")
+    return notes

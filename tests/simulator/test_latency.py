@@ -1,0 +1,132 @@
+"""Latency models: leaps equal steps, tables give back what was measured, more work never takes less time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octavo.profiles import load_hardware, load_model
+from octavo.profiles.latency import LatencyProfile, StepTime
+from octavo.runtime.core.scheduler import Chunk, Prompt
+from octavo.simulator.latency import Fit, LatencyModel, Roofline, Table
+from octavo.simulator.latency.fit import Parts, fit_coefficients
+from octavo.simulator.latency.model import leap_seconds, leap_steps
+
+
+def chunk(tokens: int, start: int = 0, whole: int | None = None) -> Chunk:
+    return Chunk(Prompt(0, whole or start + tokens, ()), start, tokens)
+
+
+def machine_steps() -> list[StepTime]:
+    """A made-up machine: 2 ms, 0.1 ms a row, 1 us a KV token; prefill 1 ms and 20 us a token."""
+    decodes = [
+        StepTime(decodes=n, context=n * c, prefill_tokens=0, prefill_rows=0, seconds=2e-3 + 1e-4 * n + 1e-6 * n * c)
+        for n in (1, 2, 4, 8, 16)
+        for c in (16, 128, 512)
+    ]
+    prefills = [
+        StepTime(decodes=0, context=0, prefill_tokens=t, prefill_rows=1, seconds=1e-3 + 2e-5 * t)
+        for t in (16, 64, 256, 512)
+    ]
+    return decodes + prefills
+
+
+def profile(kind: str = "decoder") -> LatencyProfile:
+    return LatencyProfile(
+        name="machine",
+        model="experts",
+        kind=kind,
+        hardware="made-up",
+        provider="none",
+        precision="fp32",
+        threads=1,
+        measured_on="2025-01-01",
+        machine={},
+        steps=machine_steps(),
+    )
+
+
+def models() -> list[LatencyModel]:
+    h100, llama = load_hardware("h100-sxm"), load_model("llama-3.1-8b")
+    windowed = load_model("gemma-3-27b")
+    parts = Parts(h100, llama)
+    return [
+        Roofline(h100, llama),
+        Roofline(h100, llama, tensor_parallel=4),
+        Roofline(h100, windowed),
+        Roofline(load_hardware("h200"), load_model("mixtral-8x7b")),
+        Table(profile()),
+        Fit("made-up", parts, (3e-4, 2e-5, 4e-6, 1.3, 1.5, 1.9, 2.0, 1e-5, 1.0, 1e-4)),
+    ]
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.label)
+@given(st.integers(1, 64), st.integers(1, 4000), st.integers(1, 700))
+@settings(max_examples=40, deadline=None)
+def test_a_leap_takes_as_long_as_its_steps(model: LatencyModel, rows: int, context: int, repeats: int) -> None:
+    context = max(context, rows)
+    steps = sum(leap_seconds(model, rows, context + i * rows, 1) for i in range(repeats))
+    assert leap_seconds(model, rows, context, repeats) == pytest.approx(steps, rel=1e-9)
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.label)
+@given(st.integers(1, 64), st.integers(1, 4000), st.integers(1, 700), st.floats(0, 1))
+@settings(max_examples=40, deadline=None)
+def test_a_leap_is_cut_at_the_first_step_that_ends_after_the_moment(
+    model: LatencyModel, rows: int, context: int, repeats: int, share: float
+) -> None:
+    whole = leap_seconds(model, rows, context, repeats)
+    steps, seconds = leap_steps(model, rows, context, repeats, share * whole)
+    assert 1 <= steps <= repeats
+    assert seconds == pytest.approx(leap_seconds(model, rows, context, steps), rel=1e-12)
+    assert seconds >= share * whole * (1 - 1e-12)
+    if steps > 1:
+        assert leap_seconds(model, rows, context, steps - 1) < share * whole * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.label)
+def test_a_larger_step_is_no_shorter(model: LatencyModel) -> None:
+    for rows in (1, 3, 8, 40):
+        seconds = [model.decode(rows, rows * context).seconds for context in (1, 10, 100, 1000, 5000)]
+        assert all(0 < a <= b for a, b in pairwise(seconds))
+    prefills = [model.mixed(4, 400, [chunk(tokens)]) for tokens in (1, 16, 100, 300, 600, 2000)]
+    assert all(a <= b for a, b in pairwise(prefills))
+    assert all(a <= b for a, b in pairwise(model.mixed(rows, 100 * rows, [chunk(64)]) for rows in (1, 2, 5, 9, 30)))
+
+
+def test_a_table_gives_back_what_was_measured() -> None:
+    table = Table(profile())
+    for step in machine_steps():
+        if step.decodes:
+            found = table.decode(step.decodes, step.context).seconds
+        else:
+            found = table.mixed(0, 0, [chunk(step.prefill_tokens)])
+        assert found == pytest.approx(step.seconds, rel=1e-3)
+
+
+def test_a_table_is_linear_between_and_beyond_its_points() -> None:
+    table = Table(profile())
+    assert table.decode(6, 600).seconds == pytest.approx(2e-3 + 6e-4 + 6e-4, rel=1e-2)
+    assert table.decode(8, 8000).seconds == pytest.approx(2e-3 + 8e-4 + 8e-3, rel=1e-2)
+
+
+def test_a_fit_finds_the_coefficients_that_made_the_times() -> None:
+    truth = (3e-4, 0.0, 4e-6, 1.3, 1.5, 1.9, 2.0, 0.0, 0.0, 0.0)
+    rows = []
+    for name in ("llama-3.1-8b", "qwen3-32b", "llama-3.1-70b"):
+        parts = Parts(load_hardware("h100-sxm"), load_model(name))
+        rows += [parts.of(n, n, n, 80.0 * n * c, 0.0, 0.0) for n in (1, 8, 64, 256) for c in (100, 1000, 8000)]
+        rows += [parts.of(t, 1, 1, 0.0, 80.0 * t * t / 2, 0.0) for t in (100, 1000, 8000)]
+    seconds = [sum(c * part for c, part in zip(truth, row, strict=True)) for row in rows]
+    found = fit_coefficients(rows, seconds)
+    again = [sum(c * part for c, part in zip(found, row, strict=True)) for row in rows]
+    assert again == pytest.approx(seconds, rel=1e-6)
+
+
+def test_tensor_parallel_devices_are_faster_but_not_by_their_number() -> None:
+    one, four = (Roofline(load_hardware("h100-sxm"), load_model("llama-3.1-70b"), tensor_parallel=n) for n in (1, 4))
+    ratio = one.decode(8, 8000).seconds / four.decode(8, 8000).seconds
+    assert 1.5 < ratio < 4
