@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from octavo import __version__, show, terminal
+from octavo import __version__, replays, show, terminal
+from octavo.profiles.errors import ConfigError
 from octavo.show import Precision
 
 app = typer.Typer(
@@ -143,6 +145,93 @@ def inspect(
     from octavo.profiles.manifest import verify_bundle
 
     show.manifest(verify_bundle(bundle, hashes=verify), bundle, as_json=json)
+
+
+Bundle = Annotated[Path, typer.Argument(help="The bundle folder.")]
+Provider = Annotated[str | None, typer.Option(help="tensorrt, cuda or cpu; the best that works by default.")]
+Fallback = Annotated[bool, typer.Option("--allow-fallback", help="Run on another provider; the result says so.")]
+
+
+@app.command()
+def ask(
+    bundle: Bundle,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; or give a task file.")] = None,
+    task: Annotated[Path | None, typer.Option(help="Take the prompt from this JSON Lines file.")] = None,
+    number: Annotated[int, typer.Option(help="Which prompt of the task file, from 0.", min=0)] = 0,
+    policy: Annotated[str | None, typer.Option(help="The bundle's own by default.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples per expert.", min=1)] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.", min=0.0)] = None,
+    top_k: Annotated[int | None, typer.Option(min=1)] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds; then answer with what has arrived.", min=0.0)] = None,
+    seed: Seed = 0,
+    provider: Provider = None,
+    allow_fallback: Fallback = False,
+    json: Json = False,
+) -> None:
+    """Ask the ensemble, and see every candidate: expert, text, mean log-probability, value, and which was chosen."""
+    from octavo.runtime.local import Octavo
+
+    text = show.prompt_of(prompt, task, number)
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    options = {name: value for name, value in given.items() if value is not None}
+    with Octavo.load(bundle, samples=samples, provider=provider, allow_fallback=allow_fallback) as octavo:
+        result = octavo.ask(text, policy=policy, seed=seed, deadline=deadline, **options)
+    show.answer(result, as_json=json)
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[str | None, typer.Argument(help="A built-in scenario's name, or a YAML file.")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="a.b=c sets, a.b*=0.7 scales; repeatable.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="What `octavo measure` wrote: simulate its load.")] = None,
+    outcomes: Annotated[Path | None, typer.Option(help="Candidates as `octavo eval` recorded them.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many runs; the scenario says otherwise.", min=1)] = None,
+    queries: Annotated[int | None, typer.Option(help="Queries per run.", min=1)] = None,
+    baselines: Annotated[bool, typer.Option(help="Simulate the scenario's baselines too.")] = True,
+    trace_out: Annotated[Path | None, typer.Option(help="Write the first seed's trace, JSON Lines.")] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Simulate serving an ensemble: latency, $/query, energy, beside its baselines.
+
+    The scheduler and the policies are the runtime's own; only the seconds of a step are estimated. An overloaded fleet
+    is called overloaded. `octavo profiles list scenarios` names the built-in ones.
+    """
+    if (scenario is None) == (replay is None):
+        raise ConfigError("simulate: give either a scenario or --replay FOLDER")
+    if replay:
+        replays.simulate_replay(replay, out, as_json=json)
+        return
+    from octavo.profiles import load_scenario
+    from octavo.simulator.run import simulate, simulate_all
+
+    sets = [*(change or []), *([f"workload.queries={queries}"] if queries else [])]
+    sets += [f"outcomes={{kind: records, file: {outcomes.resolve()}}}"] if outcomes else []
+    loaded = load_scenario(str(scenario), overrides=sets)
+    chosen = list(range(seeds)) if seeds else None
+    with terminal.watching() as watch:
+        progress = lambda name, share: watch(name, share, "")  # noqa: E731
+        if baselines:
+            results = simulate_all(loaded, seeds=chosen, progress=progress, trace=trace_out is not None)
+        else:
+            results = [simulate(loaded, seeds=chosen, progress=progress, trace=trace_out is not None)]
+    show.simulation(results, out, trace_out, as_json=json)
+
+
+@app.command()
+def report(
+    documents: Annotated[list[Path], typer.Argument(help="What eval, measure and simulate wrote with --out.")],
+    out: Annotated[Path, typer.Option(help="The HTML file; .json and .md go beside it.")] = Path("report.html"),
+    title: Annotated[str | None, typer.Option(help="The report's title.")] = None,
+) -> None:
+    """Write one offline HTML file: measured quality against simulated cost, and all that stands behind it."""
+    from octavo.simulator.report import write_report
+
+    command = shlex.join(["octavo", "report", *map(str, documents), "--out", str(out)])
+    files = write_report(documents, out, title=title, command=command)
+    terminal.say(f"wrote {files.html}, {files.json} and {files.md}")
 
 
 profiles_app = typer.Typer(help="Facts with their sources: hardware, models, links, prices, workloads, scenarios.")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from octavo import terminal
-from octavo.profiles.errors import ConfigError
+from octavo.profiles.errors import ConfigError, MachineError
 
 if TYPE_CHECKING:
     from octavo.profiles.manifest import Manifest, Weights
+    from octavo.runtime.local import Result as Answer
+    from octavo.simulator.result import Result as Simulation
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 
@@ -60,3 +65,110 @@ def _parity_row(name: str, kind: str, weights: Weights) -> tuple[str, ...]:
         *(name, kind, weights.graph, f"{parity.max_abs_error:.1e}", f"{parity.mean_kl:.1e}"),
         *(f"{parity.top1_agreement:.2%}", greedy),
     )
+
+
+def prompt_of(prompt: str | None, task: Path | None, number: int) -> str:
+    """The prompt given, or the one of a task file. Raises ConfigError."""
+    if (prompt is None) == (task is None):
+        raise ConfigError("ask: give either a prompt or --task FILE")
+    if task is None:
+        return str(prompt)
+    if not task.is_file():
+        raise ConfigError(f"{task}: no such task file")
+    lines = [line for line in task.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if number >= len(lines):
+        raise ConfigError(f"--number {number}: {task} holds {len(lines)} tasks, numbered from 0")
+    try:
+        return str(json.loads(lines[number])["prompt"])
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{task}: task {number} is not a JSON object with a prompt") from None
+
+
+def answer(result: Answer, *, as_json: bool) -> None:
+    """Every candidate of a query, and the one that was chosen."""
+    if as_json:
+        terminal.dump(asdict(result))
+        return
+    rows = [
+        (
+            *("*" if reply.chosen else "", reply.expert, str(reply.sample), reply.text.strip() or "(nothing)"),
+            *(f"{reply.mean_logprob:.3f}", "-" if reply.value is None else f"{reply.value:.3f}"),
+        )
+        for reply in result.candidates
+    ]
+    terminal.say(f"prompt: {result.prompt}")
+    columns = ("", "expert", "sample", "text", "mean log-prob", "value")
+    terminal.show(terminal.table("", columns, rows, left=4))
+    terminal.say(f"answer: {result.text.strip()}")
+    terminal.say(f"by {result.chosen.expert}: {result.reason}{' (degraded)' if result.degraded else ''}")
+    terminal.say(f"{result.prompt_tokens} prompt tokens, {result.new_tokens} new tokens, on {result.provider}")
+    terminal.note(f"{result.seconds:.3f} s" + (f"; {result.fallback}" if result.fallback else ""))
+
+
+# What a line of a simulation shows: the metric, its heading, and how it is written.
+COLUMNS: dict[str, tuple[str, str]] = {
+    "ttft_p50": ("TTFT p50 s", "{:.3g}"),
+    "latency_p50": ("latency p50 s", "{:.3g}"),
+    "latency_p95": ("p95 s", "{:.3g}"),
+    "accuracy": ("accuracy", "{:.1%}"),
+    "usd_per_query": ("$/query", "{:.2g}"),
+    "usd_per_million_tokens": ("$/1M answer tokens", "{:.3g}"),
+    "kwh": ("kWh", "{:.3g}"),
+    "utilisation": ("busy", "{:.0%}"),
+}
+
+
+def simulation(results: Sequence[Simulation], out: Path | None, trace_out: Path | None, *, as_json: bool) -> None:
+    """A scenario and its baselines, a line each; what is overloaded has no latency."""
+    from octavo.runtime.core.trace import to_lines
+    from octavo.simulator.result import document
+
+    text = document(results)
+    if out:
+        write(out, text)
+    if trace_out:
+        write(trace_out, "".join(f"{line}\n" for line in to_lines(results[0].records)))
+    if as_json:
+        print(text, end="")
+        return
+    first = results[0]
+    terminal.say(f"{first.scenario.name}: {first.scenario.description}")
+    rows = [(each.name, *(_cell(each, key) for key in COLUMNS), _devices(each)) for each in results]
+    terminal.show(terminal.table("", ("", *(heading for heading, _ in COLUMNS.values()), "devices"), rows))
+    for remark, names in _remarks(results).items():
+        terminal.say(f"{', '.join(names)}: {remark}")
+    terminal.say(f"step times: {first.latency_model}; error band +-{first.band:.0%}; {len(first.seeds)} seeds")
+
+
+def _cell(result: Simulation, key: str) -> str:
+    estimate = result.metrics.get(key)
+    if estimate is None or (result.overloaded and key.startswith(("ttft", "latency"))):
+        return "-"
+    return COLUMNS[key][1].format(estimate.value)
+
+
+def _devices(result: Simulation) -> str:
+    return ", ".join(f"{count:.0f} {hardware}" for (_, hardware), count in result.devices.items() if count)
+
+
+def _remarks(results: Sequence[Simulation]) -> dict[str, list[str]]:
+    """What is to be said of the lines, each remark once with the lines that it is said of."""
+    said: dict[str, list[str]] = {}
+    for each in results:
+        for remark in (*([f"OVERLOADED, {each.overloaded}"] if each.overloaded else ()), *each.missed, *each.notes):
+            said.setdefault(remark, []).append(each.name)
+    return said
+
+
+def write(path: Path, text: str) -> None:
+    """A result file, whole or not at all. Raises MachineError where it cannot be written."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = temporary if not path.exists() or path.is_file() else path
+        target.write_text(text, encoding="utf-8")
+        if target is temporary:
+            temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MachineError(f"{path}: cannot be written: {error.strerror or error}") from None

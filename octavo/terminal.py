@@ -35,12 +35,12 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str = "") -> None:
     """A line of the result."""
-    console().print(text)
+    console().print(escape(text))
 
 
 def note(text: str) -> None:
     """A line about what is going on, for whoever watches."""
-    console(stderr=True).print(text, style="dim")
+    console(stderr=True).print(escape(text), style="dim")
 
 
 def complain(text: str) -> None:
@@ -59,7 +59,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
         title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index < left else "right", overflow="fold")
+        made.add_column(column, justify="left" if index < left else "right", overflow="fold", no_wrap=index == 0)
+    made.padding = (0, 1)
     for row in rows:
         made.add_row(*(escape(cell) for cell in row))
     return made
@@ -105,7 +106,7 @@ def _line_watcher() -> Watcher:
         before = seen.get(stage)
         seen[stage] = share
         if before is None or (share >= 1.0 > before):
-            note(escape(f"{stage}: {'done' if share >= 1.0 else 'started'} {message}".rstrip()))
+            note(f"{stage}: {'done' if share >= 1.0 else 'started'} {message}".rstrip())
 
     return watch
 
