@@ -136,7 +136,7 @@ def simulation(results: Sequence[Simulation], out: Path | None, trace_out: Path 
     rows = [(each.name, *(_cell(each, key) for key in COLUMNS), _devices(each)) for each in results]
     terminal.show(terminal.table("", ("", *(heading for heading, _ in COLUMNS.values()), "devices"), rows))
     for remark, names in _remarks(results).items():
-        terminal.say(f"{', '.join(names)}: {remark}")
+        terminal.say(f"- {', '.join(names) if len(names) < len(results) else 'all'}: {remark}")
     terminal.say(f"step times: {first.latency_model}; error band +-{first.band:.0%}; {len(first.seeds)} seeds")
 
 
@@ -148,14 +148,15 @@ def _cell(result: Simulation, key: str) -> str:
 
 
 def _devices(result: Simulation) -> str:
-    return ", ".join(f"{count:.0f} {hardware}" for (_, hardware), count in result.devices.items() if count)
+    return f"{sum(result.devices.values()):.0f}"
 
 
 def _remarks(results: Sequence[Simulation]) -> dict[str, list[str]]:
     """What is to be said of the lines, each remark once with the lines that it is said of."""
     said: dict[str, list[str]] = {}
     for each in results:
-        for remark in (*([f"OVERLOADED, {each.overloaded}"] if each.overloaded else ()), *each.missed, *each.notes):
+        overloaded = [f"OVERLOADED, {each.overloaded}"] if each.overloaded else []
+        for remark in (f"runs on {each.fleet}", *overloaded, *each.missed, *each.notes):
             said.setdefault(remark, []).append(each.name)
     return said
 

@@ -152,7 +152,8 @@ def _notes(scenario: Scenario, runs: list[Run]) -> tuple[str, ...]:
     rejected = sum(q.outcome == "rejected" for one in runs for q in one.world.queries)
     failed = sum(q.outcome == "failed" for one in runs for q in one.world.queries)
     notes = [f"{count} queries {what}" for count, what in ((rejected, "rejected"), (failed, "failed")) if count]
-    rumours = sorted({model.name for model in scenario.models.values() if model.rumour})
+    used = [scenario.model_of(expert.name) for expert in scenario.ensemble.experts]
+    rumours = sorted({model.name for model in used if model and model.rumour})
     return (*notes, *(f"{name} is a rumour" for name in rumours))
 
 
