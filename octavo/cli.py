@@ -202,7 +202,7 @@ def simulate(
     if (scenario is None) == (replay is None):
         raise ConfigError("simulate: give either a scenario or --replay FOLDER")
     if replay:
-        replays.simulate_replay(replay, out, as_json=json)
+        replays.simulate_replay(replay, out, trace_out, as_json=json)
         return
     from octavo.profiles import load_scenario
     from octavo.simulator.run import simulate, simulate_all
@@ -218,6 +218,21 @@ def simulate(
         else:
             results = [simulate(loaded, seeds=chosen, progress=progress, trace=trace_out is not None)]
     show.simulation(results, out, trace_out, as_json=json)
+
+
+@app.command()
+def validate(
+    measured: Annotated[Path, typer.Argument(help="The trace of a real run, JSON Lines.")],
+    simulated: Annotated[Path, typer.Argument(help="The trace of a simulation of the same queries.")],
+    gate: Annotated[list[str] | None, typer.Option(help="metric=share, like latency_p50=0.03; repeatable.")] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Compare two traces of one load: the error of each metric with its 95 % interval.
+
+    Exits with 6 when an error is larger than a --gate allows.
+    """
+    replays.compare(measured, simulated, gate or [], out, as_json=json)
 
 
 @app.command()

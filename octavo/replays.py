@@ -1,10 +1,88 @@
-"""Measured against simulated: the load that the runtime served, simulated from the step times of the same machine."""
+"""Measured against simulated: two traces of one load, or a served load and its simulation from measured step times."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from octavo import show, terminal
+from octavo.profiles.errors import ConfigError
+
+if TYPE_CHECKING:
+    from octavo.runtime.core.trace import Record
+    from octavo.simulator.validate import Validation
+
+TRACE = "trace.jsonl"
 
 
-def simulate_replay(folder: Path, out: Path | None, *, as_json: bool) -> None:
-    """Simulate what `octavo measure` recorded in a folder, and print both with the error between them."""
-    raise NotImplementedError(folder, out, as_json)
+def read_trace(path: Path) -> list[Record]:
+    """The records of a trace file. Raises ConfigError naming the line that is wrong."""
+    from octavo.runtime.core.trace import from_lines
+
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such trace; `octavo measure` and `octavo simulate --trace-out` write them")
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return list(from_lines(lines, str(path)))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def simulate_replay(folder: Path, out: Path | None, trace_out: Path | None, *, as_json: bool) -> None:
+    """Simulate what `octavo measure` served, from the step times that it measured, and print both."""
+    from octavo.profiles.latency import read_latency
+    from octavo.runtime.core.trace import to_lines
+    from octavo.simulator.replay import replay
+    from octavo.simulator.validate import validate
+
+    measured = read_trace(folder / TRACE)
+    profiles = [read_latency(path) for path in sorted(folder.glob("latency-*.json"))]
+    simulated = replay(measured, profiles)
+    if trace_out:
+        show.write(trace_out, "".join(f"{line}\n" for line in to_lines(simulated)))
+    validation(validate(measured, simulated, str(folder)), out, as_json=as_json)
+
+
+def compare(measured: Path, simulated: Path, gates: Sequence[str], out: Path | None, *, as_json: bool) -> None:
+    """Compare two traces of one load, and raise GateError where an error is larger than a gate allows."""
+    from octavo.simulator.validate import validate
+
+    found = validate(read_trace(measured), read_trace(simulated), f"{simulated} against {measured}")
+    allowed = dict(map(_gate, gates))
+    validation(found, out, as_json=as_json)
+    found.gate(allowed)
+
+
+def _gate(text: str) -> tuple[str, float]:
+    metric, _, share = text.partition("=")
+    try:
+        return metric, float(share)
+    except ValueError:
+        raise ConfigError(f"--gate {text!r}: write metric=share, like latency_p50=0.03") from None
+
+
+def validation(found: Validation, out: Path | None, *, as_json: bool) -> None:
+    """Measured, simulated, and the error with its interval, a line per metric."""
+    if out:
+        show.write(out, found.to_json())
+    if as_json:
+        print(found.to_json(), end="")
+        return
+    rows = [
+        (
+            each.metric,
+            *(f"{value:.4g} {each.unit}" for value in (each.measured, each.simulated)),
+            f"{each.error.value:+.1%}",
+            _interval(each.error.to_json()),
+        )
+        for each in found.metrics
+    ]
+    terminal.show(terminal.table("", ("", "measured", "simulated", "error", "95 % interval"), rows))
+    for note in found.notes:
+        terminal.say(f"- {note}")
+
+
+def _interval(error: Mapping[str, float | None]) -> str:
+    low, high = error.get("low"), error.get("high")
+    return "-" if low is None or high is None else f"{low:+.1%} to {high:+.1%}"
