@@ -321,9 +321,11 @@ class Octavo:
         if name == "filtered" and not verified:
             raise ConfigError("policy filtered: needs a verifier (`verify`)")
         try:
-            return policy_named(name, **settings)
-        except ValueError as error:
+            chosen = policy_named(name, **settings)
+            next(chosen(self.ensemble, Query(0, 1, 1)))  # a setting that is wrong shows when the policy begins
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"policy: {error}") from None
+        return chosen
 
     def _check_names(self, key: str, names: Iterable[str]) -> None:
         for name in names:

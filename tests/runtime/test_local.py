@@ -1,0 +1,173 @@
+"""`Octavo` as its users see it: results, seeds, streams, and what wrong input gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octavo.profiles.errors import BundleError, ConfigError, MachineError
+from octavo.runtime.core.policies import POLICIES
+from octavo.runtime.core.trace import RunRecord
+from octavo.runtime.local import Delta, Octavo, Result
+from octavo.runtime.sampling import Sampling
+
+
+@pytest.fixture(scope="module")
+def octavo(bundle: Path) -> Iterator[Octavo]:
+    with Octavo.load(bundle) as loaded:
+        yield loaded
+
+
+def texts(result: Result) -> list[str]:
+    return [candidate.text for candidate in result.candidates]
+
+
+def test_an_ensemble_brings_every_sample_of_every_expert_with_its_value(octavo: Octavo) -> None:
+    result = octavo.ask("mids 1234:", seed=1, max_new_tokens=8)
+    assert [(c.expert, c.sample) for c in result.candidates] == [
+        ("expert-0", 0),
+        ("expert-0", 1),
+        ("expert-1", 0),
+        ("expert-1", 1),
+    ]
+    values = [candidate.value for candidate in result.candidates]
+    assert all(value is not None and 0 < value < 1 for value in values)
+    assert result.chosen.value == max(value for value in values if value is not None)
+    assert result.text == result.chosen.text
+    assert result.new_tokens == sum(candidate.new_tokens for candidate in result.candidates)
+    assert (result.provider, result.fallback) == ("CPUExecutionProvider", None)
+    assert 0 < max(candidate.seconds for candidate in result.candidates) <= result.seconds
+
+
+def test_the_same_seed_gives_the_same_candidates_alone_or_in_a_crowd(octavo: Octavo) -> None:
+    alone = octavo.ask("mids 1234:", seed=5, max_new_tokens=20)
+    crowd = octavo.ask_many(["mids 1234:", *("abcdefgh"[:n] for n in range(1, 8))], seed=5, max_new_tokens=20)
+    assert texts(crowd[0]) == texts(alone)
+    assert texts(octavo.ask("mids 1234:", seed=6, max_new_tokens=20)) != texts(alone)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_answers(octavo: Octavo, policy: str) -> None:
+    result = octavo.ask("abc", policy=policy, max_new_tokens=20, verify=lambda text: "a" in text)
+    assert result.chosen in result.candidates
+    assert not result.degraded
+
+
+def test_an_expert_may_have_its_own_sampling(octavo: Octavo) -> None:
+    result = octavo.ask("abc", experts={"expert-0": Sampling(temperature=0)}, max_new_tokens=20)
+    first, second, third, fourth = texts(result)
+    assert first == second
+    assert third != fourth
+
+
+def test_a_stream_gives_the_text_of_all_candidates_and_then_the_result(octavo: Octavo) -> None:
+    async def collect() -> tuple[dict[tuple[str, int], str], Result]:
+        heard: dict[tuple[str, int], str] = {}
+        async for event in octavo.stream("abc", seed=3, max_new_tokens=12):
+            if isinstance(event, Delta):
+                key = (event.expert, event.sample)
+                heard[key] = heard.get(key, "") + event.text
+            else:
+                return heard, event
+        raise AssertionError("the stream ended without a result")
+
+    heard, result = asyncio.run(collect())
+    assert heard == {(c.expert, c.sample): c.text for c in result.candidates if c.text}
+
+
+def test_leaving_a_stream_withdraws_the_query(octavo: Octavo) -> None:
+    async def leave() -> None:
+        async for _ in octavo.stream("abc", max_new_tokens=60):
+            break
+
+    before = octavo.loop.council.books.failed
+    asyncio.run(leave())
+    assert octavo.loop.council.books.failed == before + 1
+
+
+def test_a_conversation_is_asked_through_the_chat_template(octavo: Octavo) -> None:
+    assert octavo.ask([{"role": "user", "content": "abc"}], max_new_tokens=2).prompt == "abc"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"policy": "best"}, "no policy 'best'"),
+        ({"temperature": -1}, "temperature must be in"),
+        ({"temprature": 1}, "no option 'temprature'"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"policy": "single", "settings": {"expert": "nobody"}}, "expert: no expert 'nobody'; there are expert-0"),
+        ({"experts": {"nobody": Sampling()}}, "experts: no expert 'nobody'"),
+        ({"policy": "filtered"}, "needs a verifier"),
+        ({"policy": "ensemble", "settings": {"colour": 1}}, "policy: .*'colour'"),
+        ({"policy": "filtered", "settings": {"then": "luck"}, "verify": bool}, "policy: filtered ranks"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(octavo: Octavo, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        octavo.ask("abc", **options)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_its_length(octavo: Octavo) -> None:
+    with pytest.raises(ConfigError, match="101 tokens are too long for the context of 96"):
+        octavo.ask("a" * 100)
+    assert octavo.ask("a" * 93).chosen.new_tokens <= 2
+
+
+def test_a_bundle_that_is_not_there_or_was_changed_is_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such bundle"):
+        Octavo.load(tmp_path / "nothing")
+    changed = tmp_path / "changed"
+    for path in bundle.rglob("*"):
+        target = changed / path.relative_to(bundle)
+        if path.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    weights = changed / "expert-1" / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=r"expert-1/weights\.bin was changed"):
+        Octavo.load(changed)
+
+
+def test_a_provider_that_does_not_work_is_refused_or_its_fallback_recorded(bundle: Path) -> None:
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        from octavo.runtime.ort.providers import probe
+
+        if probe("CUDAExecutionProvider").works:
+            pytest.skip("CUDA works here")
+    with pytest.raises(MachineError, match="cuda does not work here"):
+        Octavo.load(bundle, provider="cuda")
+    with Octavo.load(bundle, provider="cuda", allow_fallback=True) as octavo:
+        result = octavo.ask("abc", max_new_tokens=2)
+        assert result.provider == "CPUExecutionProvider"
+        assert result.fallback is not None
+        assert "cuda does not work here" in result.fallback
+
+
+def test_devices_are_checked(bundle: Path) -> None:
+    for devices, message in ((["gpu:0"], "'gpu:0' is not cpu"), (["cpu:0", "cpu:0"], "once"), (["cuda:0"], "cpu:0")):
+        with pytest.raises(ConfigError, match=message):
+            Octavo.load(bundle, provider="cpu", devices=devices)
+
+
+def test_one_thread_and_one_lane_give_the_same_answers_as_several(bundle: Path, octavo: Octavo) -> None:
+    expected = texts(octavo.ask("mids 1234:", seed=2))
+    with Octavo.load(bundle, devices=["cpu:0"], threads=1, max_rows=2, max_step_tokens=5, context=40) as small:
+        result = small.ask("mids 1234:", seed=2, max_new_tokens=20)
+    assert [text[: len(other)] for text, other in zip(expected, texts(result), strict=True)] == texts(result)
+
+
+def test_records_begin_with_how_to_run_the_load_again(bundle: Path) -> None:
+    with Octavo.load(bundle, keep_records=True) as octavo:
+        octavo.ask_many(["a", "b"], max_new_tokens=3)
+        head, *records = octavo.records()
+    assert isinstance(head, RunRecord)
+    assert head.experts == ("expert-0", "expert-1")
+    assert {model for models in head.devices.values() for model in models} == {"expert-0", "expert-1", "value"}
+    assert len(records) > 10
