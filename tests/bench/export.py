@@ -136,14 +136,14 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-optimum", action="store_true")
-    parser.add_argument("--only", help="candidates whose name holds this")
+    parser.add_argument("--no-parity", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="octavo-bench-") as name:
         folder = Path(name)
         experts = [folder / f"expert-{index}" for index in range(arguments.experts)]
         sizes = [make_checkpoint(path, arguments.size, seed) for seed, path in enumerate(experts)]
         found = candidates(experts, folder / "out", arguments.precision, not arguments.no_optimum)
-        chosen = {name: make for name, make in found.items() if not arguments.only or arguments.only in name}
+        chosen = {name: make for name, make in found.items() if not (arguments.no_parity and "parity" in name)}
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
         for _ in range(arguments.rounds):
             for name, make in chosen.items():
