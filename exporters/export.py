@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from octavo.exporters.checkpoint import stored_tensors
 from octavo.exporters.graph import Graph
 from octavo.exporters.journal import member_key, note_finished, read_finished
 from octavo.exporters.outputs import Outputs
@@ -18,7 +19,7 @@ from octavo.exporters.package import Workshop, copy_companions
 from octavo.exporters.plan import OWN, SHARED, Group, Member, plan
 from octavo.exporters.progress import ExportProgress, Stage, silent
 from octavo.exporters.settings import Settings
-from octavo.exporters.value import read_calibration
+from octavo.exporters.value import HEAD_NAME, is_head, read_calibration
 from octavo.exporters.weights import write_weights
 from octavo.profiles.errors import ConfigError, OctavoError
 from octavo.profiles.manifest import (
@@ -35,6 +36,7 @@ from octavo.profiles.manifest import (
 if TYPE_CHECKING:
     from octavo.exporters.verify import Verifier
 
+HEAD_TYPE = "value_head"
 LIBRARIES = ("octavo", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "transformers", "torch")
 
 
@@ -65,14 +67,16 @@ def export_bundle(
 
     `max_length` limits the context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of
     real text to compare each model with its original on. Experts may be PEFT folders: adapters of one base are stacked
-    on it, to be picked row by row, or merged into it; `base` overrides the base that they name.
+    on it, to be picked row by row, or merged into it; `base` overrides the base that they name. `value` may also be a
+    folder with a `value_head.safetensors`, a head over the experts' own last hidden state.
 
     Raises ConfigError for wrong arguments, BundleError for a checkpoint that cannot be exported, MachineError for a
     full disk, GateError when a model is not equal to its original within the precision's tolerance.
     """
     if not experts:
         raise ConfigError("experts: at least one checkpoint folder is needed")
-    settings = Settings(targets, precision, Outputs(top_k, hidden), max_length, lora, base, route)
+    head = value if value is not None and is_head(value) else None
+    settings = Settings(targets, precision, Outputs(top_k, hidden, head is not None), max_length, lora, base, route)
     progress(ExportProgress("plan", None, 0, 1))
     workshop = Workshop(out, overwrite=overwrite)
     verifier = _verifier(settings, parity_text) if verify else None
@@ -81,10 +85,10 @@ def export_bundle(
         def scratch() -> Path:
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="octavo-")))
 
-        groups = plan(experts, value, settings, scratch)
+        groups = plan(experts, None if head else value, settings, scratch, head)
         workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
         try:
-            return _Export(workshop, settings, verifier, progress, groups).run(name or out.name, defaults)
+            return _Export(workshop, settings, verifier, progress, groups, head).run(name or out.name, defaults)
         except OctavoError:
             workshop.discard()
             raise
@@ -106,6 +110,7 @@ class _Export:
     verifier: Verifier | None
     progress: Callable[[ExportProgress], None]
     groups: list[Group]
+    head: Path | None = None
     graphs: list[GraphEntry] = field(default_factory=list)
     experts: list[ExpertEntry] = field(default_factory=list)
     value: ValueEntry | None = None
@@ -114,6 +119,8 @@ class _Export:
     def run(self, name: str, defaults: EnsembleDefaults | None) -> Manifest:
         for group in self.groups:
             self.write_group(group)
+        if self.head is not None:
+            self.value = self.head_entry(self.head)
         self.tell("files", None)
         manifest = Manifest(
             name=name,
@@ -131,7 +138,7 @@ class _Export:
 
     def write_group(self, group: Group) -> None:
         """The group's graphs and shared weights once, then each model's own."""
-        self.tell("graph", None, ", ".join(graph.name for graph in group.graphs))
+        self.tell("graph", None, ", ".join(f"{graph.name} ({graph.route})" for graph in group.graphs))
         models = {graph.name: graph.serialize(group.layout) for graph in group.graphs}
         entries = [graph.entry(models[graph.name]) for graph in group.graphs]
         if SHARED in group.layout.sizes:
@@ -195,9 +202,7 @@ class _Export:
             "weights": weights,
         }
         if group.head == "score":
-            figures = read_calibration(checkpoint)
-            line: dict[str, Any] = {key: figures[key] for key in ("scale", "shift") if key in figures}
-            self.value = ValueEntry(**common, **line, calibration=figures)
+            self.value = ValueEntry(**common, **_calibrated(checkpoint.folder))
         else:
             self.experts.append(ExpertEntry(**common, vocab_size=group.graphs[0].vocab_size))
         self.done += 1
@@ -226,9 +231,25 @@ class _Export:
             self.experts.append(expert)
         self.done += 1
 
+    def head_entry(self, folder: Path) -> ValueEntry:
+        """A value head has no graph of its own: it is an output of the experts'."""
+        return ValueEntry(
+            folder=self.experts[0].folder,
+            model_type=HEAD_TYPE,
+            source=str(folder),
+            parameters=next(iter(stored_tensors(folder / HEAD_NAME).values())).size,
+            head_on_expert=True,
+            **_calibrated(folder),
+        )
+
     def tell(self, stage: Stage, model: str | None, note: str = "", parity: Parity | None = None) -> None:
         total = sum(len(group.members) for group in self.groups)
         self.progress(ExportProgress(stage, model, self.done, total, note, parity))
+
+
+def _calibrated(folder: Path) -> dict[str, Any]:
+    figures = read_calibration(folder)
+    return {key: figures[key] for key in ("scale", "shift") if key in figures} | {"calibration": figures}
 
 
 def model_name(graph: Graph) -> str:

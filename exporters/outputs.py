@@ -6,20 +6,25 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from octavo.exporters.linear import Linear, Matrix
+from octavo.exporters.linear import Dense, Linear, Matrix
 from octavo.exporters.net import Net
 from octavo.exporters.spec import Decoder
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
+VALUE_HEAD = "value_head"
 PICKS: list[int | str] = ["batch", "picks"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """All logits, or the `top_k` largest with the logsumexp of all; with `hidden`, the last hidden state as well."""
+    """All logits, or the `top_k` largest with the logsumexp of all.
+
+    With `hidden`, the last hidden state as well; with `judged`, the logit of a value head that reads it.
+    """
 
     top_k: int | None = None
     hidden: bool = False
+    judged: bool = False
 
 
 class Head:
@@ -35,16 +40,19 @@ class Head:
     def draw(self, hidden: ir.Value, table: ir.Value) -> None:
         """`table` is the embedding [vocab_size, hidden_size], which a tied head multiplies by."""
         if self.decoder.head == "score":
-            self.score(hidden)
+            self.score(hidden, "score")
         elif self.outputs.top_k:
             self.largest(self.logits(hidden, table), self.outputs.top_k)
         else:
             self.net.output(self.logits(hidden, table), "logits", FLOAT, [*PICKS, self.decoder.vocab_size])
+        if self.outputs.judged and self.decoder.head == "logits":
+            self.score(hidden, VALUE_HEAD)
         if self.outputs.hidden:
             self.net.output(self.net.op("Cast", hidden, to=FLOAT), "hidden", FLOAT, [*PICKS, self.decoder.hidden_size])
 
-    def score(self, hidden: ir.Value) -> None:
-        logit = self.float32(self.linear(self.net, hidden, Matrix("score", ("score",), self.decoder.hidden_size, 1)))
+    def score(self, hidden: ir.Value, name: str) -> None:
+        matrix = Matrix(name, (name,), self.decoder.hidden_size, 1)
+        logit = self.float32(Dense(self.dtype)(self.net, hidden, matrix))
         self.net.output(self.net.op("Squeeze", logit, self.net.constant([2], "axis")), "score_logit", FLOAT, PICKS)
 
     def logits(self, hidden: ir.Value, table: ir.Value) -> ir.Value:

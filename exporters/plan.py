@@ -14,6 +14,7 @@ from octavo.exporters.package import folder_names
 from octavo.exporters.settings import Settings
 from octavo.exporters.sharing import shared_weights
 from octavo.exporters.spec import Decoder, Head
+from octavo.exporters.value import with_head
 from octavo.exporters.weights import Layout, Weight, lay_out
 from octavo.profiles.errors import BundleError
 
@@ -69,8 +70,12 @@ class Group:
 Scratch = Callable[[], Path]
 
 
-def plan(experts: Sequence[Path], value: Path | None, settings: Settings, scratch: Scratch) -> list[Group]:
+def plan(
+    experts: Sequence[Path], value: Path | None, settings: Settings, scratch: Scratch, head: Path | None = None
+) -> list[Group]:
     """Read every config and header, and decide; `scratch` makes a folder for a graph that has to be traced.
+
+    `head` is the folder of a value head that is added to every expert.
 
     Raises BundleError before anything is written into the bundle.
     """
@@ -83,11 +88,12 @@ def plan(experts: Sequence[Path], value: Path | None, settings: Settings, scratc
             adapter = open_adapter(path, name, settings.base)
             stacks.setdefault(adapter.base.resolve(), []).append(adapter)
             continue
-        member = Member(name, _opened(path, name, settings))
+        checkpoint = _opened(path, name, settings)
+        member = Member(name, with_head(checkpoint, head) if head else checkpoint)
         decoder = _native(member.checkpoint, settings)
         foreign.append(member) if decoder is None else alone.setdefault(decoder, []).append(member)
     drafts = [_Draft(decoder, members) for decoder, members in alone.items()]
-    drafts += [_stack(adapters, names, settings) for adapters in stacks.values()]
+    drafts += [_stack(adapters, names, settings, head) for adapters in stacks.values()]
     planned = [_group(draft, index, settings) for index, draft in enumerate(drafts)]
     planned += _traced(foreign, len(planned), settings, scratch)
     if value is not None:
@@ -114,9 +120,9 @@ def _opened(path: Path, name: str, settings: Settings) -> Checkpoint:
     return merged(open_adapter(path, name, settings.base)) if is_adapter(path) else open_checkpoint(path)
 
 
-def _stack(adapters: list[Adapter], names: Sequence[str], settings: Settings) -> _Draft:
+def _stack(adapters: list[Adapter], names: Sequence[str], settings: Settings, head: Path | None) -> _Draft:
     """Adapters on one base: one model, of which they are the experts."""
-    checkpoint = stacked(adapters)
+    checkpoint = with_head(stacked(adapters), head) if head else stacked(adapters)
     folder = folder_names([*map(Path, names), checkpoint.folder])[-1]
     return _Draft(_described(checkpoint, "logits", settings), [Member(folder, checkpoint)], tuple(adapters))
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from octavo.exporters.checkpoint import Array
-from octavo.exporters.linear import Dense, Matrix, add_bias, named
+from octavo.exporters.linear import Matrix, add_bias, named
 from octavo.exporters.net import MICROSOFT, Net
 from octavo.exporters.weights import Weight
 
@@ -36,8 +36,6 @@ class Blockwise:
         return False
 
     def __call__(self, net: Net, x: ir.Value, matrix: Matrix) -> ir.Value:
-        if matrix.name == "score":
-            return Dense(self.dtype)(net, x, matrix)
         bits = 8 if self.bits == 8 or sensitive(matrix.name, self.layers) else 4
         product = net.op(
             "MatMulNBits",
