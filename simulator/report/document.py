@@ -68,16 +68,23 @@ class Track(_Facts):
 
 
 class Line(_Facts):
-    """A scenario or baseline as simulated: metrics by name, and USD per query by what they are paid for."""
+    """A scenario or baseline as simulated: metrics by name, and USD per query by what they are paid for.
+
+    `key` names it in figures; `label` says what it is. `overloaded` says why its latencies mean nothing, `band` how far
+    off its step times may be.
+    """
 
     key: str
-    label: str
+    label: str = ""
     metrics: Mapping[str, Estimate]
     costs: Mapping[str, float] = Field(default_factory=dict)
     latencies: tuple[float, ...] = ()
     tracks: tuple[Track, ...] = ()
     devices: str = ""
     notes: tuple[str, ...] = ()
+    overloaded: str | None = None
+    latency_model: str = ""
+    band: float | None = None
 
 
 class Simulation(_Facts):
@@ -89,15 +96,31 @@ class Simulation(_Facts):
     lines: tuple[Line, ...] = Field(min_length=1)
     scenario: Mapping[str, Any] = Field(default_factory=dict)
 
+    @property
+    def steady(self) -> tuple[Line, ...]:
+        """The lines that keep up with their traffic."""
+        return tuple(line for line in self.lines if not line.overloaded)
+
+    def policy_of(self, line: Line) -> str:
+        """What an evaluation calls it: a baseline's key; the scenario itself goes by the name of its policy."""
+        if line is not self.lines[0]:
+            return line.key
+        return str(self.scenario.get("ensemble", {}).get("policy", {}).get("name", line.key))
+
 
 class Compared(_Facts):
-    """One metric, measured and simulated; the error is simulated over measured, less one."""
+    """One metric, measured and simulated; the error is simulated over measured, less one, with its own interval."""
 
     metric: str
     unit: str = "s"
     measured: float
     simulated: Estimate
     error: float | None = None
+    error_interval: Estimate | None = None
+
+    @property
+    def name(self) -> str:
+        return self.metric.replace("_", " ").replace("ttft", "TTFT").replace("tpot", "time per token")
 
 
 class Validation(_Facts):

@@ -35,6 +35,7 @@ class Picture:
     points: tuple[Point, ...]
     only_measured: tuple[str, ...]
     only_simulated: tuple[str, ...]
+    overloaded: tuple[str, ...]
 
     @property
     def frontier(self) -> tuple[Point, ...]:
@@ -61,14 +62,17 @@ def pareto(points: Iterable[Point]) -> tuple[Point, ...]:
 
 
 def _join(evaluation: Evaluation, simulation: Simulation) -> Picture:
-    costs = {line.key: line.metrics[COST] for line in simulation.lines if COST in line.metrics}
+    """A line that does not keep up with its traffic has no cost per query that means anything."""
+    policies = {simulation.policy_of(line): line for line in simulation.lines}
+    costs = {key: line.metrics[COST] for key, line in policies.items() if COST in line.metrics and not line.overloaded}
     run = {policy.key for policy in evaluation.policies}
     return Picture(
         evaluation,
         simulation,
         tuple(Point(policy, costs[policy.key]) for policy in evaluation.policies if policy.key in costs),
-        tuple(policy.label for policy in evaluation.policies if policy.key not in costs),
-        tuple(line.label for line in simulation.lines if line.key not in run),
+        tuple(policy.label for policy in evaluation.policies if policy.key not in policies),
+        tuple(line.key for key, line in policies.items() if key not in run),
+        tuple(line.key for key, line in policies.items() if key in run and key not in costs),
     )
 
 

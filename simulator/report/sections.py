@@ -14,6 +14,7 @@ from octavo.simulator.report.blocks import Block, Code, Page, Section, Table, Te
 from octavo.simulator.report.document import (
     Compared,
     Document,
+    Estimate,
     Evaluation,
     Line,
     Measured,
@@ -41,9 +42,9 @@ PERFORMANCE = (
     Metric("latency_p99", "latency p99", "s"),
     Metric("ttft_p50", "TTFT p50", "s"),
     Metric("ttft_p95", "TTFT p95", "s"),
-    Metric("throughput", "answered", "queries/s"),
+    Metric("throughput", "answered", "/s"),
     Metric("utilisation", "busy", "share"),
-    Metric("accuracy", "right, as the scenario states", "share"),
+    Metric("accuracy", "right, as assumed", "share"),
 )
 MONEY = (
     Metric(COST, "per query", "USD"),
@@ -109,6 +110,8 @@ def _unmatched(picture: Picture) -> Iterator[str]:
         yield f"Measured but not simulated in “{picture.simulation.name}”, so not in the picture: {names}."
     if picture.only_simulated:
         yield f"Simulated but not measured, so not shown: {', '.join(picture.only_simulated)}."
+    if picture.overloaded:
+        yield f"Overloaded by the traffic, so without a cost per query: {', '.join(picture.overloaded)}."
 
 
 def _policies(runs: Runs) -> Section:
@@ -167,15 +170,23 @@ def _latency(runs: Runs) -> Section:
     blocks: list[Block | None] = []
     for index, simulation in enumerate(runs.of(Simulation)):
         blocks += [
+            _lines(simulation),
             figures.latencies(simulation, str(index)),
-            _metric_table(f"Simulated: {simulation.name}", simulation, PERFORMANCE),
+            _metric_table(simulation, PERFORMANCE),
         ]
     return section("latency", "Latency", *blocks)
 
 
-def _metric_table(caption: str, simulation: Simulation, metrics: Sequence[Metric]) -> Table:
-    rows = [(line.label, *_values(line, metrics), "; ".join(line.notes)) for line in simulation.lines]
-    return table(caption, ("", *(metric.title for metric in metrics), "note"), rows)
+def _lines(simulation: Simulation) -> Table:
+    rows = [
+        (line.key, line.label, line.devices, line.latency_model, "; ".join(line.notes)) for line in simulation.lines
+    ]
+    return table(f"Simulated: {simulation.name}", ("", "what it is", "devices", "step times", "note"), rows)
+
+
+def _metric_table(simulation: Simulation, metrics: Sequence[Metric]) -> Table:
+    rows = [(line.key, *_values(line, metrics)) for line in simulation.lines]
+    return table(f"{simulation.name}, in numbers", ("", *(metric.title for metric in metrics)), rows)
 
 
 def _values(line: Line, metrics: Sequence[Metric]) -> Iterator[Number | None]:
@@ -192,13 +203,8 @@ def _devices(runs: Runs) -> Section:
 def _cost(runs: Runs) -> Section:
     blocks: list[Block | None] = []
     for index, simulation in enumerate(runs.of(Simulation)):
-        blocks += [figures.costs(simulation, str(index)), _money_table(simulation)]
+        blocks += [figures.costs(simulation, str(index)), _metric_table(simulation, MONEY)]
     return section("cost", "Cost and energy", *blocks)
-
-
-def _money_table(simulation: Simulation) -> Table:
-    rows = [(line.label, *_values(line, MONEY), line.devices) for line in simulation.lines]
-    return table(f"Simulated: {simulation.name}", ("", *(metric.title for metric in MONEY), "devices"), rows)
 
 
 def _validation(runs: Runs) -> Section:
@@ -213,8 +219,9 @@ def _validation(runs: Runs) -> Section:
 
 
 def _compared(metric: Compared) -> tuple[Cell, ...]:
-    error = None if metric.error is None else Number(metric.error, "error")
-    return metric.metric, Number(metric.measured, metric.unit), Number.of(metric.simulated, metric.unit), error
+    error = metric.error_interval or (None if metric.error is None else Estimate(value=metric.error))
+    shown = Number.of(error, "error") if error else None
+    return metric.name, Number(metric.measured, metric.unit), Number.of(metric.simulated, metric.unit), shown
 
 
 def _steps(runs: Runs) -> Section:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from octavo.simulator.report import words
 from octavo.simulator.report.assumptions import is_rumour
 from octavo.simulator.report.blocks import Bullets, Section, Stats, section
-from octavo.simulator.report.document import Evaluation, Simulation, Validation
+from octavo.simulator.report.document import Compared, Evaluation, Simulation, Validation
 from octavo.simulator.report.numbers import times, write
 from octavo.simulator.report.picture import COST
 from octavo.simulator.report.runs import Runs
@@ -42,6 +42,7 @@ def _costs(runs: Runs) -> Iterator[str]:
     for simulation in runs.of(Simulation):
         if simulation not in joined:
             yield from words.beside_baselines(simulation)
+        yield from words.overloaded(simulation)
 
 
 def _against(runs: Runs) -> Iterator[str]:
@@ -54,6 +55,8 @@ def _against(runs: Runs) -> Iterator[str]:
 def _trust(runs: Runs) -> Iterator[str]:
     for validation in runs.of(Validation):
         yield from words.validated(validation)
+    for simulation in runs.of(Simulation):
+        yield from words.model_error(simulation)
     if rumours := [simulation.name for simulation in runs.of(Simulation) if is_rumour(simulation)]:
         yield f"Built on a rumour that nobody who knows has confirmed: {', '.join(rumours)}."
 
@@ -76,9 +79,8 @@ def _price(runs: Runs) -> Iterator[tuple[str, str, str]]:
         costs = {point.policy.key: point.cost.value for point in picture.points}
         best, one = words.ensemble_of(picture.evaluation), words.single_of(picture.evaluation)
         if best.key in costs:
-            beside = (
-                f"{times(costs[best.key] / costs[one.key])} {one.label}" if one and one.key in costs else "simulated"
-            )
+            ratio = costs[best.key] / costs[one.key] if one and one.key in costs else None
+            beside = f"{times(ratio)} “{one.label}”" if one and ratio else "simulated"
             yield f"a query, {picture.simulation.name}", write(costs[best.key], "USD"), beside
     joined = {picture.simulation.name for picture in runs.pictures}
     for simulation in runs.of(Simulation):
@@ -89,10 +91,16 @@ def _price(runs: Runs) -> Iterator[tuple[str, str, str]]:
 
 def _error(runs: Runs) -> Iterator[tuple[str, str, str]]:
     for validation in runs.of(Validation)[:1]:
-        first = next((m for m in validation.metrics if m.error is not None), None)
+        first = _first(validation)
         if first and first.error is not None:
             yield (
-                f"simulated {first.metric}, error",
+                f"simulated {first.name}, error",
                 write(first.error, "error"),
                 f"measured {write(first.measured, first.unit)}",
             )
+
+
+def _first(validation: Validation) -> Compared | None:
+    """The median latency, or else the first metric that has an error."""
+    known = [metric for metric in validation.metrics if metric.error is not None]
+    return next((metric for metric in known if metric.metric == "latency_p50"), known[0] if known else None)

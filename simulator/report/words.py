@@ -121,7 +121,7 @@ def beside_baselines(simulation: Simulation) -> Iterator[str]:
         for name, unit, text in ((COST, "USD", "{} a query"), ("latency_p95", "s", "95 % answered within {}"))
         if name in first.metrics
     ]
-    ratios = [f"{ratio} “{line.label}”" for line in others if (ratio := _ratio(first, line))]
+    ratios = [f"{ratio} {line.key}" for line in others if (ratio := _ratio(first, line))]
     beside = f"; in cost, {_listed(ratios)}" if ratios else ""
     if said:
         yield f"Scenario “{simulation.name}”: {', '.join(said)}{beside}."
@@ -129,7 +129,26 @@ def beside_baselines(simulation: Simulation) -> Iterator[str]:
 
 def _ratio(one: Line, other: Line) -> str | None:
     mine, yours = one.metrics.get(COST), other.metrics.get(COST)
+    if one.overloaded or other.overloaded:
+        return None
     return times(mine.value / yours.value) if mine and yours and yours.value else None
+
+
+def overloaded(simulation: Simulation) -> Iterator[str]:
+    """Lines that do not keep up, and how that shows."""
+    for line in simulation.lines:
+        if line.overloaded:
+            yield f"{line.key} does not keep up with the traffic of “{simulation.name}”: {line.overloaded}."
+
+
+def model_error(simulation: Simulation) -> Iterator[str]:
+    """Where the step times come from, and that the intervals know nothing of their error."""
+    first = simulation.lines[0]
+    if first.latency_model and first.band is not None:
+        yield (
+            f"Step times of “{simulation.name}”: {first.latency_model}; they may be off by "
+            f"{write(first.band, 'share')} or more. The intervals are over seeds and do not hold that error."
+        )
 
 
 def validated(validation: Validation) -> Iterator[str]:
@@ -140,7 +159,7 @@ def validated(validation: Validation) -> Iterator[str]:
         kept = sum(size <= 0.1 for size, _ in errors)
         yield (
             f"Simulated against measured, {validation.name}: {kept} of {len(errors)} metrics within 10 %. "
-            f"The worst, {worst.metric}, is off by {write(worst.error or 0.0, 'error')}."
+            f"The worst, {worst.name}, is off by {write(worst.error or 0.0, 'error')}."
         )
 
 

@@ -12,8 +12,8 @@ from octavo.simulator.report.numbers import Cell, Number, write
 
 
 def costs(simulation: Simulation, name: str) -> Figure | None:
-    lines = [line for line in simulation.lines if _total(line) > 0]
-    parts = list(dict.fromkeys(part for line in lines for part, usd in line.costs.items() if usd > 0))
+    lines = [line for line in simulation.steady if _total(line) > 0]
+    parts = list(dict.fromkeys(part for line in lines for part, usd in _parts(line).items() if usd > 0))
     if not parts:
         return None
     xaxis = axis("USD per query, simulated", tickprefix="$", rangemode="tozero")
@@ -33,14 +33,28 @@ def _total(line: Line) -> float:
     return sum(line.costs.values())
 
 
+def _parts(line: Line) -> dict[str, float]:
+    """USD per query by what is paid for; devices of one kind by whether they were at work."""
+    devices, busy = line.costs.get("devices"), line.metrics.get("utilisation")
+    if devices is None or busy is None or "," in line.devices:
+        return dict(line.costs)
+    rest = {part: usd for part, usd in line.costs.items() if part != "devices"}
+    return {"devices at work": busy.value * devices, "devices idle": (1 - busy.value) * devices, **rest}
+
+
 def _caption(line: Line) -> str:
-    most = max(line.costs, key=lambda part: line.costs[part])
-    share = write(line.costs[most] / _total(line), "share")
-    return f"USD per query by what it is paid for. The largest part of {line.label} is {most}: {share}."
+    parts = _parts(line)
+    most = max(parts, key=lambda part: parts[part])
+    share = write(parts[most] / _total(line), "share")
+    return (
+        "USD per query by what it is paid for. A device is paid for whether it works or not; at work means that a step "
+        f"runs, however small its batch. The largest part of {line.key} is {most}: {share}."
+    )
 
 
-def _row(line: Line, parts: Sequence[str]) -> tuple[Cell, ...]:
-    return line.label, *(Number(line.costs.get(part, 0.0), "USD") for part in parts), Number(_total(line), "USD")
+def _row(line: Line, names: Sequence[str]) -> tuple[Cell, ...]:
+    parts = _parts(line)
+    return line.key, *(Number(parts.get(name, 0.0), "USD") for name in names), Number(_total(line), "USD")
 
 
 def _bar(part: str, lines: Sequence[Line], index: int) -> dict[str, Any]:
@@ -56,8 +70,8 @@ def _bar(part: str, lines: Sequence[Line], index: int) -> dict[str, Any]:
         "bar",
         part,
         orientation="h",
-        x=[line.costs.get(part, 0.0) for line in lines],
-        y=[wrap(line.label) for line in lines],
+        x=[_parts(line).get(part, 0.0) for line in lines],
+        y=[wrap(line.key) for line in lines],
         marker={"color": COLOURS[index % 8], "pattern": pattern, "line": edge},
         hovertemplate="%{fullData.name}: $%{x:.3g}<extra></extra>",
     )

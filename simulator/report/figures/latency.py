@@ -17,7 +17,7 @@ _QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
 def latencies(simulation: Simulation, name: str) -> Figure | None:
     """One curve per line, the scenario's own first and thickest."""
-    samples = [(line.label, line.latencies) for line in simulation.lines if line.latencies]
+    samples = [(line.key, line.latencies) for line in simulation.steady if line.latencies]
     if not samples:
         return None
     label, first = samples[0]

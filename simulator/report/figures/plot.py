@@ -16,7 +16,7 @@ PATTERNS = ("", "/", ".", "x", "\\", "-", "+", "|")
 HEAT = ((0.0, "var(--heat0)"), (0.5, "var(--heat1)"), (1.0, "var(--heat2)"))
 
 _POINTS = 240
-_WIDEST_LINEAR = 12.0
+_WIDEST_LINEAR = 5.0
 
 
 def trace(kind: str, name: str, /, **fields: Any) -> dict[str, Any]:

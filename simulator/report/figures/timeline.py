@@ -43,7 +43,7 @@ def timeline(line: Line, name: str) -> Figure | None:
     height = 150 if few else max(110, min(300, 16 * len(line.tracks)))
     return Figure(
         f"timeline-{name}",
-        f"Devices over time: {line.label}",
+        f"Devices over time: {line.key}",
         f"{len(line.tracks)} devices, from top to bottom: {', '.join(f'{q.title} ({q.unit})' for q in shown)}. "
         "A query waits for the slowest of its experts.",
         data,

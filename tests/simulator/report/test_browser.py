@@ -1,7 +1,8 @@
-"""A headless Chromium over its DevTools pipe: enough to open a file, ask it things, and hear what it complains of."""
+"""A real browser opens the report: every figure is drawn, nothing is complained of, nothing is fetched."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
@@ -13,6 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from octavo.simulator.report import ReportFiles
+
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--remote-debugging-pipe"),
@@ -21,7 +26,7 @@ FLAGS = (
 
 
 class Browser:
-    """One page. `events` are the DevTools events heard so far."""
+    """Headless Chromium over its DevTools pipe, with one page. `events` are the DevTools events heard so far."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self.commands, self.answers = commands, answers
@@ -138,3 +143,80 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if not PROGRAM:
+        pytest.skip("no Chromium here: install the Debian package `chromium` to open the report in a real browser")
+    with browsing(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+def drawn(browser: Browser, report: ReportFiles, **screen: Any) -> int:
+    """Open the report and wait for its figures; how many there should be."""
+    browser.events.clear()
+    browser.open(report.html, **screen)
+    browser.wait("document.documentElement.dataset.drawn")
+    return int(browser.ask("document.querySelectorAll('.plot').length"))
+
+
+# The figures of the page in which something is drawn.
+MARKED = """[...document.querySelectorAll('.plot')].filter(plot => plot.querySelector(
+    '.main-svg :is(.scatterlayer, .barlayer, .heatmaplayer) :is(path, image)'))"""
+SCREENS = {
+    "desktop": {"width": 1280},
+    "phone in the dark": {"width": 390, "height": 844, "scheme": "dark"},
+}
+
+
+@pytest.mark.parametrize("screen", SCREENS.values(), ids=SCREENS)
+def test_every_figure_is_drawn_and_nothing_is_complained_of_nor_fetched(
+    browser: Browser, report: ReportFiles, screen: dict[str, Any]
+) -> None:
+    figures = drawn(browser, report, **screen)
+    assert figures == len([b for s in _sections(report) for b in s["blocks"] if b["kind"] == "figure"]) > 5
+    assert browser.ask(f"{MARKED}.length") == figures
+    assert browser.ask("document.documentElement.scrollWidth") == screen["width"], "it never scrolls sideways"
+    assert browser.complaints() == []
+    assert [url for url in browser.requests() if not url.startswith("data:")] == [report.html.resolve().as_uri()]
+
+
+def _sections(report: ReportFiles) -> list[dict[str, Any]]:
+    sections: list[dict[str, Any]] = json.loads(report.json.read_text())["sections"]
+    return sections
+
+
+def test_figures_take_the_colours_of_the_page(browser: Browser, report: ReportFiles) -> None:
+    colour = "getComputedStyle(document.querySelector('.plot .xtick text')).fill"
+    ink = "getComputedStyle(document.body).color"
+    for scheme in ("light", "dark"):
+        drawn(browser, report, scheme=scheme)
+        assert browser.ask(colour) == browser.ask(ink)
+
+
+def test_figures_follow_when_the_reader_changes_the_light_or_turns_the_phone(
+    browser: Browser, report: ReportFiles
+) -> None:
+    drawn(browser, report, width=390, height=844)
+    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    browser.wait(
+        "getComputedStyle(document.querySelector('.plot .xtick text')).fill === getComputedStyle(document.body).color"
+    )
+    browser.send("Emulation.setDeviceMetricsOverride", width=844, height=390, deviceScaleFactor=1, mobile=True)
+    browser.wait("document.querySelector('.plot .main-svg').clientWidth > 600")
+    assert browser.complaints() == []
+
+
+def test_every_policy_has_its_name_beside_its_point(browser: Browser, report: ReportFiles) -> None:
+    drawn(browser, report)
+    points = browser.ask("document.querySelectorAll('#figure-picture-0 .annotation').length")
+    figure = next(b for s in _sections(report) for b in s["blocks"] if b.get("name") == "picture-0")
+    assert points == len(figure["table"]["rows"]) > 5
+
+
+def test_it_prints(browser: Browser, report: ReportFiles) -> None:
+    drawn(browser, report, scheme="dark")
+    paper = base64.b64decode(browser.send("Page.printToPDF", printBackground=True, preferCSSPageSize=True)["data"])
+    assert paper.startswith(b"%PDF")
+    assert browser.complaints() == []
