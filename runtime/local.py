@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import Manifest, verify_bundle
-from octavo.runtime.contents import Contents, Label, Request, Tokens
+from octavo.runtime.contents import Contents, Label, Request, Tokens, Written
 from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import Policy, policy_named
 from octavo.runtime.core.query import Candidate, Ensemble, Inference, Query
@@ -27,6 +27,7 @@ from octavo.runtime.text import Message, Vocabulary
 from octavo.runtime.verifier import VERIFIER, VerifierEngine
 
 Prompt = str | Sequence[Message]
+Finish = Literal["stop", "length"]  # an end token or a stop string; or the budget of new tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Reply:
     label: str | None
     seconds: float
     chosen: bool
+    finish: Finish = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,16 @@ class Result:
     @property
     def chosen(self) -> Reply:
         return next(candidate for candidate in self.candidates if candidate.chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prompt in tokens, with checked options: what `start` takes."""
+
+    prompt: str
+    request: Request
+    policy: Policy
+    deadline: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +191,31 @@ class Octavo:
 
     def submit(self, prompt: Prompt, **options: Any) -> Future[Result]:
         """Ask without waiting; cancelling the future withdraws the query. `number` tells equal seeds apart."""
+        return self.start(self.prepare(prompt, **options))
+
+    def prepare(self, prompt: Prompt, **options: Any) -> Prepared:
+        """Check the options and read the prompt as tokens, which takes long for a long one; nothing is opened yet."""
         listener = options.pop("listener", None)
         request, policy, deadline = self._request(prompt, listener, **options)
-        return self._submit(prompt, request, policy, deadline)
+        text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+        return Prepared(text, request, policy, deadline)
+
+    def start(self, prepared: Prepared) -> Future[Result]:
+        """Ask what was prepared, once; cancelling the future withdraws the query."""
+        future: Future[Result] = Future()
+
+        def close(closed: Closed) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if closed.answer is None:
+                future.set_exception(MachineError(f"no answer: {closed.failure}{self._deaths()}"))
+            else:
+                future.set_result(self._result(prepared.prompt, closed))
+
+        query = prepared.request.query
+        self.loop.submit(prepared.request, close, prepared.policy, prepared.deadline)
+        future.add_done_callback(lambda done: self.loop.cancel(query) if done.cancelled() else None)
+        return future
 
     async def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Delta | Result]:
         """The text of all candidates as it grows, and at last the result. Leaving the loop withdraws the query."""
@@ -241,22 +275,6 @@ class Octavo:
         )
         return request, chosen, deadline
 
-    def _submit(self, prompt: Prompt, request: Request, policy: Policy, deadline: float | None) -> Future[Result]:
-        future: Future[Result] = Future()
-        text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
-
-        def close(closed: Closed) -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            if closed.answer is None:
-                future.set_exception(MachineError(f"no answer: {closed.failure}{self._deaths()}"))
-            else:
-                future.set_result(self._result(text, closed))
-
-        self.loop.submit(request, close, policy, deadline)
-        future.add_done_callback(lambda done: self.loop.cancel(request.query) if done.cancelled() else None)
-        return future
-
     def _result(self, prompt: str, closed: Closed) -> Result:
         answer = closed.answer
         assert answer is not None
@@ -275,6 +293,7 @@ class Octavo:
                 candidate.answer,
                 closed.ended[candidate] - closed.arrival,
                 candidate is answer.candidate,
+                self._finish(candidate, written),
             )
 
         replies = sorted(map(reply, answer.candidates), key=lambda each: (order[each.expert], each.sample))
@@ -291,6 +310,12 @@ class Octavo:
             self.placed.choice.fallback,
         )
 
+    def _finish(self, candidate: Candidate, written: Written) -> Finish:
+        if candidate.total_tokens < candidate.inference.query.max_new_tokens:
+            return "stop"
+        ended = written.tokens[-1] in self.vocabulary.ends or written.text != self.vocabulary.decode(written.tokens)
+        return "stop" if ended else "length"
+
     def _sampling(self, given: Mapping[str, Any]) -> Sampling:
         try:
             return replace(Sampling(temperature=self.manifest.defaults.temperature), **given)
@@ -300,6 +325,8 @@ class Octavo:
             raise ConfigError(f"ask: no option {wrong!r}; of sampling there are {known}") from None
 
     def _budget(self, tokens: Tokens, asked: int | None) -> int:
+        if not len(tokens):
+            raise ConfigError("prompt: it has no tokens")
         room = self.placed.context - len(tokens)
         if room < 1:
             raise ConfigError(

@@ -10,11 +10,14 @@ from octavo.runtime.core.query import Answer, Candidate, Inference, Lost, Query,
 from octavo.runtime.core.scheduler import Chunk, Job, Step
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, StepRecord
 
+Listener = Callable[[QueryRecord, list[InferenceRecord]], None]
+
 
 class Recorder:
     """The run's clock, which starts at zero, and its records. Not thread-safe: the loop calls it under its lock.
 
-    `keep` says whether records of queries that are over and of steps are kept for `records`.
+    `keep` says whether records of queries that are over and of steps are kept for `records`. Each of `listeners` hears
+    the records of a query and its inferences once nothing more will happen to them; it must be quick and not raise.
     """
 
     def __init__(self, *, keep: bool = True, clock: Callable[[], float] = perf_counter) -> None:
@@ -24,6 +27,7 @@ class Recorder:
         self.queries: dict[Query, QueryRecord] = {}
         self.inferences: dict[Inference, InferenceRecord] = {}
         self.steps: list[StepRecord] = []
+        self.listeners: list[Listener] = []
 
     def now(self) -> float:
         """Seconds since the run began."""
@@ -117,6 +121,8 @@ class Recorder:
 
     def forget(self, query: Query, inferences: list[Inference]) -> None:
         """Nothing more will happen to a query; without `keep` its records go."""
+        for listener in self.listeners:
+            listener(self.queries[query], [self.inferences[inference] for inference in inferences])
         if not self._keep:
             del self.queries[query]
             for inference in inferences:
