@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +44,12 @@ class Request:
 
     def sampling_of(self, model: str) -> Sampling:
         return self.own_sampling.get(model, self.sampling)
+
+    def hear(self, inference: Inference, text: str) -> None:
+        """Tell the listener, if there is one; whatever it raises is its own affair and ends nothing here."""
+        if self.listener is not None and text:
+            with suppress(Exception):
+                self.listener(inference, text)
 
     @property
     def watched(self) -> bool:
@@ -113,12 +120,21 @@ class Contents:
             new_and_old = new
         text = self.decoder.decode(new_and_old) if text is None else text
         request = self._requests.get(inference.query)
-        label = request.label(text) if request and request.label else normal(text)
+        label = _labelled(request.label if request else None, text)
         candidate = Candidate(inference, len(new), logprob / max(total, 1), label, finished=ended)
         if request is not None:
             self._written[candidate] = Written(new_and_old, text)
             self._of_query[inference.query].append(candidate)
         return candidate
+
+
+def _labelled(label: Label | None, text: str) -> str | None:
+    """A user's function that fails has found no label."""
+    if label is None:
+        return normal(text)
+    with suppress(Exception):
+        return label(text)
+    return None
 
 
 def normal(text: str) -> str | None:

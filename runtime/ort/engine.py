@@ -148,8 +148,7 @@ class ExpertEngine:
             if part.start <= place < part.stop and row.growing is not None:
                 text = row.growing.push(int(rows.tokens[place, rows.written[place] - 1]))
                 stopped[place - part.start] = row.growing.stopped
-                if text and row.request.listener:
-                    row.request.listener(row.job.inference, text)
+                row.request.hear(row.job.inference, text)
         return stopped
 
     def _end(self, job: Job) -> Candidate | Lost:
@@ -157,6 +156,8 @@ class ExpertEngine:
         place = self._rows.place[job]
         row, tokens, logprob = self._rows.rows[place], self._rows.new_tokens(place), float(self._rows.logprob[place])
         self._leave(job)
+        if row.growing is not None:
+            row.request.hear(job.inference, row.growing.rest())
         if not isfinite(logprob):
             return Lost(job.inference, f"{job.inference.model}: its logits are not finite")
         return self._contents.add(job.inference, tokens, logprob, ended=self._ended(row, tokens), text=row.text)

@@ -204,3 +204,13 @@ def test_limits_of_a_lane_are_those_of_its_engines(octavo: Octavo) -> None:
         for scheduler in lane.schedulers.values():
             assert isinstance(scheduler.limits, Limits)
             assert not scheduler.limits.paged
+
+
+def test_a_users_function_that_fails_ends_nothing(octavo: Octavo) -> None:
+    def fail(*_: object) -> Any:
+        raise RuntimeError("mine")
+
+    result = octavo.submit("abc", listener=fail, label=fail, verify=fail, policy="filtered", max_new_tokens=4).result()
+    assert not result.degraded
+    assert {candidate.label for candidate in result.candidates} == {None}
+    assert not octavo.loop.dead
