@@ -1,4 +1,4 @@
-"""A discrete-event simulator of serving the ensemble: the core's decisions on a simulated clock."""
+"""A discrete-event simulator of serving the ensemble: the core's decisions on SimPy's clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from octavo.simulator.run import simulate, simulate_all
 
 _HOME = {"Result": "result", "simulate": "run", "simulate_all": "run"}
-
 __all__ = ["Result", "simulate", "simulate_all"]
 
 
