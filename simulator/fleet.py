@@ -43,13 +43,23 @@ def build(scenario: Scenario, truth: Truth, steps: list[StepRecord] | None = Non
         for together in sets:
             for _ in range(placement.replicas):
                 kind = f"{placement.tier}/{placement.hardware}"
-                device = Device(
-                    f"{kind}-{counts[kind]}", _lanes(scenario, placement, index, together, truth), steps=steps
-                )
+                lanes = _lanes(scenario, placement, index, together, truth)
+                for device in _replica(f"{kind}-{counts[kind]}", lanes, placement, steps):
+                    fleet.replicas.append((device, placement))
+                    _moor(fleet, device, placement)
                 counts[kind] += 1
-                fleet.replicas.append((device, placement))
-                _moor(fleet, device, placement)
     return fleet
+
+
+def _replica(name: str, lanes: list[Lane], placement: Placement, steps: list[StepRecord] | None) -> list[Device]:
+    """The devices of a replica act as one whose lanes take turns; a pipeline acts as one per micro-batch.
+
+    As many micro-batches as stages are under way at once, each in another stage, so none waits for the others
+    (GPipe, Huang et al. 2019, with equal stages); each takes the whole pipeline's time for a step.
+    """
+    if placement.pipeline_parallel == 1:
+        return [Device(name, lanes, steps=steps)]
+    return [Device(f"{name}.{slot}", [lane], steps=steps) for slot, lane in enumerate(lanes)]
 
 
 def _moor(fleet: Fleet, device: Device, placement: Placement) -> None:
