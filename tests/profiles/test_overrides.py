@@ -95,4 +95,4 @@ def test_a_baseline_is_the_scenario_with_its_change() -> None:
     assert list(found) == ["single-220b", "single-220b-x16", "dense-1760b", "moe-1800b"]
     assert all(line.workload == scenario.workload for line in found.values())
     assert [line.ensemble.inferences_per_query for line in found.values()] == [1, 16, 1, 1]
-    assert [sum(line.devices().values()) for line in found.values()] == [8, 12, 64, 64]
+    assert [sum(line.devices().values()) for line in found.values()] == [8, 20, 64, 64]
