@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from octavo.profiles.latency import LatencyProfile
+
+Amount = Annotated[float, Field(ge=0, le=1e15)]
+"""Seconds, USD, tokens, devices: none of them is negative, and none is beyond all measure."""
 
 
 class _Facts(BaseModel):
@@ -30,25 +33,25 @@ class Measured(_Facts):
     key: str
     label: str
     accuracy: Estimate
-    inferences_per_query: float | None = None
-    tokens_per_query: float | None = None
-    seconds_per_query: float | None = None
+    inferences_per_query: Amount | None = None
+    tokens_per_query: Amount | None = None
+    seconds_per_query: Amount | None = None
     note: str = ""
 
 
 class Bin(_Facts):
     """Candidates whose scores were alike: what the value model said, and how many were right."""
 
-    said: float
-    right: float
-    count: int
+    said: float = Field(ge=0, le=1)
+    right: float = Field(ge=0, le=1)
+    count: int = Field(gt=0)
 
 
 class Evaluation(_Facts):
     """Every policy over the same held-out queries. `statements` says where the ensemble does not pay."""
 
     source: str
-    queries: int
+    queries: int = Field(gt=0)
     policies: tuple[Measured, ...] = Field(min_length=1)
     value_auc: Estimate | None = None
     value_auc_within: float | None = None
@@ -61,10 +64,10 @@ class Track(_Facts):
     """One device over time; the lists are equally long, and those that nobody recorded are empty."""
 
     device: str
-    time: tuple[float, ...]
-    utilisation: tuple[float, ...] = ()
-    batch: tuple[float, ...] = ()
-    kv: tuple[float, ...] = ()
+    time: tuple[Amount, ...] = Field(min_length=1)
+    utilisation: tuple[Amount, ...] = ()
+    batch: tuple[Amount, ...] = ()
+    kv: tuple[Amount, ...] = ()
 
 
 class Line(_Facts):
@@ -77,8 +80,8 @@ class Line(_Facts):
     key: str
     label: str = ""
     metrics: Mapping[str, Estimate]
-    costs: Mapping[str, float] = Field(default_factory=dict)
-    latencies: tuple[float, ...] = ()
+    costs: Mapping[str, Amount] = Field(default_factory=dict)
+    latencies: tuple[Amount, ...] = ()
     tracks: tuple[Track, ...] = ()
     devices: str = ""
     notes: tuple[str, ...] = ()
@@ -88,7 +91,10 @@ class Line(_Facts):
 
 
 class Simulation(_Facts):
-    """A scenario's lines, itself first, then its baselines. `scenario` is what `Scenario.dump` gives."""
+    """A scenario's lines, then its baselines. `scenario` is what `Scenario.dump` gives.
+
+    The first line is the scenario itself; it goes by the name of its policy, as it does in an evaluation.
+    """
 
     source: str
     name: str
@@ -100,12 +106,6 @@ class Simulation(_Facts):
     def steady(self) -> tuple[Line, ...]:
         """The lines that keep up with their traffic."""
         return tuple(line for line in self.lines if not line.overloaded)
-
-    def policy_of(self, line: Line) -> str:
-        """What an evaluation calls it: a baseline's key; the scenario itself goes by the name of its policy."""
-        if line is not self.lines[0]:
-            return line.key
-        return str(self.scenario.get("ensemble", {}).get("policy", {}).get("name", line.key))
 
 
 class Compared(_Facts):
@@ -129,8 +129,8 @@ class Validation(_Facts):
     source: str
     name: str
     metrics: tuple[Compared, ...] = Field(min_length=1)
-    measured: tuple[float, ...] = ()
-    simulated: tuple[float, ...] = ()
+    measured: tuple[Amount, ...] = ()
+    simulated: tuple[Amount, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -63,7 +63,7 @@ def pareto(points: Iterable[Point]) -> tuple[Point, ...]:
 
 def _join(evaluation: Evaluation, simulation: Simulation) -> Picture:
     """A line that does not keep up with its traffic has no cost per query that means anything."""
-    policies = {simulation.policy_of(line): line for line in simulation.lines}
+    policies = {line.key: line for line in simulation.lines}
     costs = {key: line.metrics[COST] for key, line in policies.items() if COST in line.metrics and not line.overloaded}
     run = {policy.key for policy in evaluation.policies}
     return Picture(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo.profiles.errors import ConfigError
+from octavo.profiles.load import resolve
 from octavo.profiles.problems import suggest, validate
 from octavo.profiles.read import read_data
 from octavo.simulator.report.document import Document, Evaluation, Measurement, Simulation, Validation
@@ -30,7 +31,13 @@ def _evaluation(data: Data, origin: str) -> Evaluation:
 
 
 def _simulation(data: Data, origin: str) -> Simulation:
-    return validate(Simulation, {**data, "source": Path(origin).name}, origin)
+    found = validate(Simulation, {**data, "source": Path(origin).name}, origin)
+    if not found.scenario:
+        return found
+    scenario = resolve(dict(found.scenario), f"{origin}: scenario")
+    first, *baselines = found.lines
+    first = first.model_copy(update={"key": scenario.ensemble.policy.name})
+    return found.model_copy(update={"lines": (first, *baselines)})
 
 
 def _validation(data: Data, origin: str) -> Validation:

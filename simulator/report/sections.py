@@ -197,7 +197,7 @@ def _values(line: Line, metrics: Sequence[Metric]) -> Iterator[Number | None]:
 
 def _devices(runs: Runs) -> Section:
     simulations = enumerate(runs.of(Simulation))
-    return section("devices", "Devices over time", *(figures.timeline(s.lines[0], str(i)) for i, s in simulations))
+    return section("devices", "Devices over time", *(figures.timeline(s, str(i)) for i, s in simulations))
 
 
 def _cost(runs: Runs) -> Section:

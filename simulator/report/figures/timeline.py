@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from octavo.simulator.report.blocks import Figure, Table, table
-from octavo.simulator.report.document import Line, Track
+from octavo.simulator.report.document import Simulation, Track
 from octavo.simulator.report.figures.plot import COLOURS, DASHES, HEAT, axis, layout, short, trace
 from octavo.simulator.report.numbers import Number
 
@@ -31,8 +31,9 @@ QUANTITIES = (
 )
 
 
-def timeline(line: Line, name: str) -> Figure | None:
-    """One panel per quantity that was recorded: a row per device, or a curve each where there are few."""
+def timeline(simulation: Simulation, name: str) -> Figure | None:
+    """The devices of the scenario itself, one panel per quantity: a row per device, or a curve where they are few."""
+    line = simulation.lines[0]
     shown = [q for q in QUANTITIES if any(getattr(track, q.field) for track in line.tracks)]
     if not shown:
         return None
@@ -43,7 +44,7 @@ def timeline(line: Line, name: str) -> Figure | None:
     height = 150 if few else max(110, min(300, 16 * len(line.tracks)))
     return Figure(
         f"timeline-{name}",
-        f"Devices over time: {line.key}",
+        f"Devices over time: {simulation.name}, {line.key}",
         f"{len(line.tracks)} devices, from top to bottom: {', '.join(f'{q.title} ({q.unit})' for q in shown)}. "
         "A query waits for the slowest of its experts.",
         data,

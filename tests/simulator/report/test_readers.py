@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from octavo.profiles.errors import ConfigError
 from octavo.simulator.report import write_report
+from octavo.simulator.report.html import to_html
+from octavo.simulator.report.readers import read
+from octavo.simulator.report.sections import page
 
 
 def refused(folder: Path, content: Any) -> str:
@@ -46,3 +52,36 @@ def test_an_unknown_kind_is_answered_with_the_kinds_there_are(tmp_path: Path, ki
 
 def test_a_kind_nearly_right_is_guessed(tmp_path: Path) -> None:
     assert "did you mean 'simulation'" in refused(tmp_path, {"kind": "simulatoin"})
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(data=st.data())
+def test_a_damaged_document_is_read_or_refused_and_never_a_traceback(
+    documents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    kind = data.draw(st.sampled_from(sorted(documents)))
+    content = json.loads(documents[kind].read_text())
+    damage(content, data)
+    path = tmp_path_factory.mktemp("damaged") / "run.json"
+    path.write_text(json.dumps(content))
+    with suppress(ConfigError):
+        to_html(page([read(path)], None, None))
+
+
+def damage(content: Any, data: st.DataObject) -> None:
+    """Put something else in one place, a few levels down."""
+    here = content
+    for depth in range(data.draw(st.integers(1, 6))):
+        keys = list(here) if isinstance(here, dict) else list(range(min(3, len(here))))
+        if not keys:
+            return
+        key = data.draw(st.sampled_from(keys))
+        if depth and not isinstance(here[key], dict | list):
+            break
+        if isinstance(here[key], dict | list) and here[key]:
+            here = here[key]
+    keys = list(here) if isinstance(here, dict) else list(range(min(3, len(here))))
+    if keys:
+        here[data.draw(st.sampled_from(keys))] = data.draw(
+            st.sampled_from([None, -1, 0, 1e308, "text", "", [], {}, True, [None], {"kind": 1}])
+        )
