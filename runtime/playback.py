@@ -1,0 +1,76 @@
+"""Plays a policy of the core over candidates that were sampled before: what it would answer, and what it would cost.
+
+Time is counted in tokens: candidates that start together land in the order of their lengths; a judge answers at once.
+What a policy that stops early saves therefore does not depend on the machine's mood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from octavo.runtime.core.policies import Policy
+from octavo.runtime.core.query import Answer, Candidate, Ensemble, Inference, Query, Score
+from octavo.runtime.sampled import Sampled
+from octavo.runtime.verifier import VERIFIER
+
+Store = Mapping[tuple[str, int], Sampled]
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a policy chose for a query, how many inferences it started, and the tokens they wrote until it answered."""
+
+    chosen: Sampled
+    inferences: int
+    tokens: int
+
+
+def store(candidates: Sequence[Sampled]) -> Store:
+    return {(each.expert, each.sample): each for each in candidates}
+
+
+def play(policy: Policy, ensemble: Ensemble, found: Store, number: int = 0) -> Played:
+    """Let a policy decide over stored candidates. Raises KeyError where it asks for one that was not sampled."""
+    longest = max(each.new_tokens for each in found.values())
+    deliberation = policy(ensemble, Query(number, 1, max(longest, 1)))
+    running: list[tuple[int, int, Inference]] = []
+    began: dict[Inference, int] = {}
+    tokens = clock = 0
+    ready: list[Candidate | Score] = []
+    try:
+        starting = next(deliberation)
+        while True:
+            for inference in starting:
+                if inference.judges is None:
+                    began[inference] = clock
+                    heappush(running, (clock + _of(found, inference).new_tokens, len(began), inference))
+                else:
+                    ready.append(_score(found, inference))
+            if ready:
+                starting = deliberation.send(ready.pop(0))
+                continue
+            clock, _, inference = heappop(running)
+            tokens += _of(found, inference).new_tokens
+            starting = deliberation.send(_candidate(found, inference))
+    except StopIteration as stop:
+        answer: Answer = stop.value
+    tokens += sum(clock - began[inference] for _, _, inference in running)
+    return Played(_of(found, answer.candidate.inference), len(began), tokens)
+
+
+def _of(found: Store, inference: Inference) -> Sampled:
+    return found[inference.model, inference.sample]
+
+
+def _candidate(found: Store, inference: Inference) -> Candidate:
+    sampled = _of(found, inference)
+    return Candidate(inference, sampled.new_tokens, sampled.mean_logprob, sampled.answer)
+
+
+def _score(found: Store, judge: Inference) -> Score:
+    assert judge.judges is not None
+    sampled = _of(found, judge.judges.inference)
+    value = float(sampled.correct) if judge.model == VERIFIER else sampled.value
+    return Score(judge.judges, 0.0 if value is None else value, judge)

@@ -1,0 +1,127 @@
+"""Task files and the functions that judge answers: what an evaluation is about."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from octavo.profiles.errors import ConfigError
+from octavo.runtime.contents import Label, normal
+
+Verify = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One prompt and, where it is known, the right answer."""
+
+    id: str
+    prompt: str
+    reference: str | None = None
+
+
+def read_tasks(path: Path, limit: int | None = None) -> list[Task]:
+    """Tasks of a JSON Lines file: `prompt`, and perhaps `id` and `reference` (or `answer`).
+
+    Raises ConfigError naming file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}; a task file has a JSON object with a `prompt` on each line"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    tasks = [_task(line, f"{path}:{number}", number) for number, line in enumerate(lines, 1) if line.strip()]
+    if not tasks:
+        raise ConfigError(f"{path}:1: no tasks in it; write a JSON object with a `prompt` on each line")
+    seen: dict[str, int] = {}
+    for number, task in enumerate(tasks, 1):
+        if task.id in seen:
+            raise ConfigError(f"{path}: tasks {seen[task.id]} and {number} have the same id {task.id!r}")
+        seen[task.id] = number
+    return tasks[:limit]
+
+
+def _task(line: str, where: str, number: int) -> Task:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"{where}: not JSON: {error}") from None
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"]:
+        raise ConfigError(f"{where}: a task is a JSON object with a `prompt` that is a text, got {line[:80]}")
+    reference = row.get("reference", row.get("answer"))
+    if reference is not None and not isinstance(reference, str | int | float):
+        raise ConfigError(f"{where}: reference must be a text, got {reference!r}")
+    return Task(str(row.get("id", number)), row["prompt"], None if reference is None else str(reference))
+
+
+def load_function(name: str, key: str) -> Callable[..., Any]:
+    """A function by `module:function` or `file.py:function`. Raises ConfigError naming what is missing."""
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
+        raise ConfigError(f"{key}: {name!r} must be module:function or file.py:function")
+    module = _load_file(Path(source), key) if source.endswith(".py") else _load_module(source, key)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise ConfigError(f"{key}: {source} has no function {attribute!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def _load_module(source: str, key: str) -> ModuleType:
+    try:
+        return importlib.import_module(source)
+    except ImportError as error:
+        raise ConfigError(f"{key}: cannot import {source}: {error}") from None
+
+
+def _load_file(path: Path, key: str) -> ModuleType:
+    if not path.is_file():
+        raise ConfigError(f"{key}: {path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{key}: {path} fails when it is loaded: {error!r}") from None
+    return module
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """Whether a text is right: by the verifier, or else by being the reference, white space aside.
+
+    `label` finds what a vote counts. A verifier that raises has said no.
+    """
+
+    verify: Verify | None = None
+    label: Label = normal
+
+    @classmethod
+    def named(cls, verifier: str | None, answer: str | None) -> Checker:
+        """By the names of a verifier and of a label function."""
+        verify = load_function(verifier, "verifier") if verifier else None
+        return cls(verify, load_function(answer, "answer") if answer else normal)
+
+    def right(self, task: Task, text: str) -> bool:
+        if self.verify is None:
+            return task.reference is not None and self.label(text) == self.label(task.reference)
+        try:
+            return bool(self.verify(task.prompt, text))
+        except Exception:  # a verifier is the user's code, and the text may be anything
+            return False
+
+    def demand(self, tasks: list[Task], source: Path) -> None:
+        """Raise ConfigError where nothing says what is right."""
+        missing = [task.id for task in tasks if task.reference is None]
+        if self.verify is None and missing:
+            raise ConfigError(f"{source}: task {missing[0]} has no reference; give one, or a verifier")

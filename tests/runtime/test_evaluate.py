@@ -1,0 +1,187 @@
+"""Evaluation: task files, figures, playing policies over stored candidates, and one whole run on the tiny bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from octavo.profiles.errors import ConfigError
+from octavo.runtime.core.policies import policy_named
+from octavo.runtime.core.query import Ensemble
+from octavo.runtime.evaluate import Comparison, evaluate
+from octavo.runtime.playback import play, store
+from octavo.runtime.sampled import Sampled
+from octavo.runtime.statistics import Interval, auc, calibration_error, difference, pass_at, reliability, share
+from octavo.runtime.tasks import Checker, Task, load_function, read_tasks
+
+PANEL = Ensemble(("a", "b"), 2, "judge")
+
+
+def candidates(*rows: tuple[str, int, bool, float, int]) -> list[Sampled]:
+    return [Sampled("q", e, s, "t", str(right), right, value, -value, n, 0.0) for e, s, right, value, n in rows]
+
+
+FOUND = candidates(("a", 0, False, 0.2, 3), ("a", 1, True, 0.95, 5), ("b", 0, False, 0.4, 9), ("b", 1, True, 0.5, 7))
+
+
+def test_a_policy_played_chooses_as_it_would_and_counts_what_it_took() -> None:
+    played = play(policy_named("ensemble"), PANEL, store(FOUND))
+    assert (played.chosen, played.inferences, played.tokens) == (FOUND[1], 4, 24)
+    single = play(policy_named("single", expert="b"), PANEL, store(FOUND))
+    assert (single.chosen, single.inferences, single.tokens) == (FOUND[2], 1, 9)
+
+
+def test_a_policy_that_stops_early_pays_only_for_what_was_written_by_then() -> None:
+    played = play(policy_named("early_exit", sure_at=0.9), PANEL, store(FOUND))
+    assert played.chosen == FOUND[1]
+    assert played.tokens == 3 + 5 + 5 + 5
+
+
+def test_a_cascade_played_starts_the_others_only_when_it_must() -> None:
+    sure = play(policy_named("cascade", first="a", accept_at=0.1), PANEL, store(FOUND))
+    assert (sure.inferences, sure.tokens) == (1, 3)
+    unsure = play(policy_named("cascade", first="a", accept_at=0.8), PANEL, store(FOUND))
+    assert (unsure.chosen, unsure.inferences) == (FOUND[1], 4)
+
+
+def test_a_filter_played_asks_the_verifier_what_was_recorded() -> None:
+    assert play(policy_named("filtered"), PANEL, store(FOUND)).chosen == FOUND[3]
+
+
+def test_pass_at_k_is_the_chance_that_a_random_subset_holds_a_right_one() -> None:
+    rng = np.random.default_rng(0)
+    right = np.array([True] * 3 + [False] * 7)
+    seen = np.mean([right[rng.permutation(10)[:4]].any() for _ in range(20_000)])
+    assert pass_at(4, 10, 3) == pytest.approx(seen, abs=0.01)
+    assert (pass_at(1, 10, 3), pass_at(8, 10, 3), pass_at(2, 2, 0)) == (pytest.approx(0.3), 1.0, 0.0)
+
+
+def test_auc_is_the_chance_that_a_right_one_is_scored_higher() -> None:
+    rng = np.random.default_rng(1)
+    right = rng.random(300) < 0.4
+    scores = np.round(right * 0.5 + rng.normal(size=300), 1)
+    pairs = (scores[right][:, None] > scores[~right]) + 0.5 * (scores[right][:, None] == scores[~right])
+    assert auc(scores.tolist(), right.tolist()) == pytest.approx(pairs.mean())
+    assert auc([0.5, 0.7], [True, True]) is None
+
+
+def test_wilsons_interval_covers_what_it_says() -> None:
+    rng = np.random.default_rng(2)
+    found = [share((rng.random(50) < 0.9).tolist()) for _ in range(2000)]
+    assert np.mean([each.low <= 0.9 <= each.high for each in found]) == pytest.approx(0.96, abs=0.02)
+    assert share([True] * 20).high == 1.0
+    assert share([True] * 20).low == pytest.approx(0.839, abs=0.001)
+
+
+def test_a_paired_difference_knows_that_the_queries_are_the_same() -> None:
+    hard = np.random.default_rng(3).random(400) < 0.5
+    better = hard | (np.arange(400) % 20 == 0)
+    gap = difference(better.astype(float), hard.astype(float))
+    assert gap.low > 0
+    assert share(better.tolist()).low < share(hard.tolist()).high
+
+
+def test_a_calibrated_judge_has_no_calibration_error() -> None:
+    rng = np.random.default_rng(4)
+    said = rng.random(20_000)
+    bins = reliability(said.tolist(), (rng.random(20_000) < said).tolist())
+    assert sum(each.count for each in bins) == 20_000
+    assert calibration_error(bins) < 0.02
+    assert calibration_error(reliability([0.9] * 10, [False] * 10)) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("gap", "ratio", "words"),
+    [
+        (Interval(0.1, 0.05, 0.15), 16.0, "is right more often than"),
+        (Interval(-0.1, -0.15, -0.05), 16.0, "does not pay against"),
+        (Interval(0.01, -0.05, 0.06), 16.0, "does not pay against"),
+        (Interval(0.01, -0.05, 0.06), 0.5, "is no better than"),
+    ],
+)
+def test_a_comparison_says_plainly_whether_it_pays(gap: Interval, ratio: float, words: str) -> None:
+    assert words in Comparison("ours", "theirs", gap, ratio).sentence()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"tasks\.jsonl:1: no tasks"),
+        ('{"prompt": "a"}\n{"promt": "b"}\n', r"tasks\.jsonl:2: a task is a JSON object with a `prompt`"),
+        ('{"prompt": "a"}\n\nnot json\n', r"tasks\.jsonl:3: not JSON"),
+        ('{"prompt": "a", "id": 1}\n{"prompt": "b", "id": 1}\n', "tasks 1 and 2 have the same id '1'"),
+        ('{"prompt": ""}\n', r"tasks\.jsonl:1"),
+        ("[1]\n", r"tasks\.jsonl:1"),
+    ],
+)
+def test_a_task_file_that_is_wrong_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_tasks(path)
+
+
+def test_a_task_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_tasks(tmp_path / "none.jsonl")
+
+
+def test_functions_come_from_modules_and_files(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def check(prompt, text): return text == '42'\n")
+    checker = Checker.named(f"{path}:check", None)
+    assert checker.right(Task("1", "?"), "42")
+    assert load_function("math:sqrt", "answer")(9) == 3
+    for name, message in (
+        ("nothing", "must be module:function"),
+        ("no.such:thing", "cannot import no.such"),
+        ("math:nothing", "has no function 'nothing'"),
+        (f"{tmp_path}/none.py:f", "no such file"),
+    ):
+        with pytest.raises(ConfigError, match=f"verifier: .*{message}"):
+            load_function(name, "verifier")
+
+
+def test_without_a_verifier_the_reference_decides_and_must_be_there() -> None:
+    checker = Checker()
+    assert checker.right(Task("1", "?", "4 2"), " 4  2\n")
+    with pytest.raises(ConfigError, match="task 7 has no reference"):
+        checker.demand([Task("7", "?")], Path("tasks.jsonl"))
+
+
+def test_an_evaluation_ends_with_its_table_its_records_and_its_sentences(
+    bundle: Path, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    tasks, verifier = tmp_path / "tasks.jsonl", tmp_path / "has.py"
+    tasks.write_text("".join(json.dumps({"id": f"t{i}", "prompt": f"mids {i}:"}) + "\n" for i in range(6)))
+    verifier.write_text("def a(prompt, text): return 'a' in text\n")
+    shares: list[float] = []
+    options: dict[str, Any] = {"verifier": f"{verifier}:a", "best_of": 4, "max_new_tokens": 8, "seed": 3}
+    found = evaluate(
+        bundle,
+        tasks,
+        baselines={"rival": make_bundle(1)},
+        out=tmp_path / "out",
+        progress=lambda stage, share: shares.append(share),
+        **options,
+    )
+    rows = {row.key: row for row in found.rows}
+    assert {"single", "best_of_n", "majority", "ensemble", "early_exit", "oracle", "rival_best_of_n"} <= set(rows)
+    assert all(row.accuracy.value <= rows["oracle"].accuracy.value for key, row in rows.items() if key == "ensemble")
+    assert rows["ensemble"].inferences == 4
+    assert found.best in ("expert-0", "expert-1")
+    assert "flatters" in found.chosen_on
+    assert all(0 <= share <= 1 for share in shares)
+    document = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert document["kind"] == "eval"
+    assert document["policies"][0]["accuracy"]["low"] <= document["policies"][0]["accuracy"]["value"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "outcomes.jsonl").read_text().splitlines()]
+    assert len(lines) == 6 * (4 + 2)
+    assert {"query", "expert", "sample", "correct", "value", "mean_logprob", "answer", "new_tokens"} <= set(lines[0])
+    again = evaluate(bundle, tasks, **options)
+    assert [row.right.tolist() for row in again.rows] == [row.right.tolist() for row in found.rows[: len(again.rows)]]
