@@ -236,7 +236,21 @@ class Octavo:
 
     def records(self) -> list[Record]:
         """What was run so far, as trace records, with `keep_records`; first of all how to run it again."""
-        return [self._run_record(), *self.loop.recorder.records()]
+        return [self.run_record(), *self.loop.recorder.records()]
+
+    def run_record(self) -> RunRecord:
+        """The head of a trace: how this bundle is placed, and under what limits."""
+        ensemble, lanes = self.ensemble, self.placed.lanes
+        return RunRecord(
+            policy=self.manifest.defaults.policy,
+            settings={},
+            experts=ensemble.experts,
+            samples_per_expert=ensemble.samples_per_expert,
+            value_model=ensemble.value_model,
+            devices={lane.device: list(lane.engines) for lane in lanes},
+            limits={name: limits_record(engine.limits) for lane in lanes for name, engine in lane.engines.items()},
+            min_candidates=ensemble.min_candidates,
+        )
 
     # Inside.
 
@@ -361,19 +375,6 @@ class Octavo:
 
     def _deaths(self) -> str:
         return "".join(f"; {reason}" for reason in self.loop.dead.values())
-
-    def _run_record(self) -> RunRecord:
-        ensemble, lanes = self.ensemble, self.placed.lanes
-        return RunRecord(
-            policy=self.manifest.defaults.policy,
-            settings={},
-            experts=ensemble.experts,
-            samples_per_expert=ensemble.samples_per_expert,
-            value_model=ensemble.value_model,
-            devices={lane.device: list(lane.engines) for lane in lanes},
-            limits={name: limits_record(engine.limits) for lane in lanes for name, engine in lane.engines.items()},
-            min_candidates=ensemble.min_candidates,
-        )
 
 
 def limits_record(limits: Any) -> dict[str, int | bool]:

@@ -1,0 +1,7 @@
+"""The ensemble as one model behind one OpenAI-compatible endpoint."""
+
+from octavo.runtime.server.app import make_app
+from octavo.runtime.server.run import serve
+from octavo.runtime.server.settings import ServerSettings
+
+__all__ = ["ServerSettings", "make_app", "serve"]

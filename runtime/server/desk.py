@@ -1,0 +1,162 @@
+"""The desk: takes a query in, counts it, asks the ensemble, and lets go of it however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from secrets import randbits
+from time import monotonic
+from typing import Any
+
+from octavo.profiles.errors import ConfigError, MachineError
+from octavo.runtime.core.query import Inference
+from octavo.runtime.local import Octavo, Prepared, Result
+from octavo.runtime.server.admission import Admission, Place
+from octavo.runtime.server.names import Target, choose, served
+from octavo.runtime.server.refusals import Refusal
+from octavo.runtime.server.requests import ChatRequest, CompletionRequest
+from octavo.runtime.server.settings import ServerSettings
+
+Asked = ChatRequest | CompletionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A result, with the seed that gives it again."""
+
+    result: Result
+    seed: int
+
+
+class Taken:
+    """A query that is being answered. Leaving its `with` block withdraws it, unless it is over."""
+
+    def __init__(self, asked: Asked, target: Target, deadline: float) -> None:
+        self.asked = asked
+        self.target = target
+        self.seed = randbits(53) if asked.seed is None else asked.seed
+        self.start = monotonic()
+        self._deadline = deadline
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[str | None] = asyncio.Queue()
+        self.future: Future[Result] = Future()
+
+    def __enter__(self) -> Taken:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.future.cancel()
+
+    @property
+    def live(self) -> bool:
+        """Whether its text is shown as it grows."""
+        return self.target.live and bool(self.asked.stream)
+
+    def follow(self, future: Future[Result]) -> None:
+        """This is the query under way."""
+        self.future = future
+        future.add_done_callback(lambda _: self._tell(None))
+
+    def hear(self, _: Inference, text: str) -> None:
+        self._tell(text)
+
+    async def result(self) -> Answered:
+        """Raises Refusal where there is no answer."""
+        try:
+            return Answered(await asyncio.wrap_future(self.future), self.seed)
+        except MachineError as error:
+            if monotonic() - self.start >= self._deadline:
+                raise Refusal(504, f"no candidate within {self._deadline:g} s", code="deadline") from None
+            raise Refusal(500, str(error), code="no_candidate") from None
+
+    async def texts(self, patience: float) -> AsyncGenerator[str | None, None]:
+        """The text as it grows, till it is over; None whenever nothing has come for `patience` seconds."""
+        while True:
+            try:
+                text = await asyncio.wait_for(self._events.get(), patience)
+            except TimeoutError:
+                yield None
+                continue
+            if text is None:
+                return
+            yield text
+
+    def _tell(self, text: str | None) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._events.put_nowait, text)
+
+
+class Desk:
+    """Where queries are taken in."""
+
+    def __init__(self, octavo: Octavo, settings: ServerSettings) -> None:
+        self.octavo = octavo
+        self.settings = settings
+        self.targets = served(octavo.ensemble, octavo.manifest.defaults.policy)
+        self.admission = Admission(settings)
+
+    @property
+    def ready(self) -> bool:
+        """Whether queries are taken, and enough experts live to answer them."""
+        ensemble, dead = self.octavo.ensemble, self.octavo.loop.dead
+        alive = sum(expert not in dead for expert in ensemble.experts) * ensemble.samples_per_expert
+        return alive >= ensemble.min_candidates and not self.admission.draining
+
+    async def take(self, asked: Asked) -> Taken:
+        """Admit a query and start it. Raises Refusal, with nothing held."""
+        self._check_sizes(asked)
+        target = choose(self.targets, asked.model, asked.n or 1, asked.best_of, self.settings.max_candidates)
+        place = self.admission.enter(target.candidates)
+        taken = Taken(asked, target, self.settings.deadline)
+        try:
+            prepared = await asyncio.to_thread(self._prepare, taken)
+            query = prepared.request.query
+            self.admission.widen(place, target.candidates * (query.prompt_tokens + query.max_new_tokens))
+            future = self.octavo.start(prepared)
+        except BaseException:
+            self.admission.leave(place)
+            raise
+        self._leave_after(future, place)
+        taken.follow(future)
+        return taken
+
+    def _leave_after(self, future: Future[Result], place: Place) -> None:
+        loop = asyncio.get_running_loop()
+
+        def leave(done: Future[Result]) -> None:
+            answered = not done.cancelled() and done.exception() is None
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(lambda: self.admission.leave(place, answered=answered))
+
+        future.add_done_callback(leave)
+
+    def _prepare(self, taken: Taken) -> Prepared:
+        asked, target = taken.asked, taken.target
+        options: dict[str, Any] = {"listener": taken.hear} if taken.live else {}
+        try:
+            prepared = self.octavo.prepare(
+                asked.prompt_text,
+                policy=target.policy,
+                settings=target.settings,
+                max_new_tokens=asked.new_tokens,
+                stop=asked.stops,
+                seed=taken.seed,
+                deadline=self.settings.deadline,
+                **asked.sampling,
+                **options,
+            )
+        except ConfigError as error:
+            raise Refusal(400, str(error), code="invalid_value") from None
+        room = prepared.request.query.max_new_tokens
+        if asked.new_tokens is not None and asked.new_tokens > room:
+            message = f"max_tokens: {asked.new_tokens} and the prompt do not fit the context; at most {room} do"
+            raise Refusal(400, message, param="max_tokens", code="context_length_exceeded")
+        return prepared
+
+    def _check_sizes(self, asked: Asked) -> None:
+        if len(asked.stops) > self.settings.max_stops:
+            raise Refusal(400, f"stop: at most {self.settings.max_stops} strings", param="stop")
+        if isinstance(asked, ChatRequest) and len(asked.messages) > self.settings.max_messages:
+            raise Refusal(400, f"messages: at most {self.settings.max_messages}", param="messages")

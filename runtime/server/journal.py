@@ -1,0 +1,88 @@
+"""What is written down while serving: one JSON line per event on stderr, and the trace file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from octavo.profiles.errors import ConfigError
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, to_lines
+
+LOG = logging.getLogger("octavo.server")
+
+
+class JsonLines(logging.Formatter):
+    """A line of JSON: when, how grave, what happened, and its fields. Prompts and answers are never among them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        row = {"time": _utc(record.created), "level": record.levelname.lower(), "event": record.getMessage()}
+        row |= getattr(record, "fields", {})
+        if record.exc_info:
+            row["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(row, default=str)
+
+
+def start_logging() -> None:
+    """Structured lines on stderr, for the server and the web server under it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in ("octavo.server", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO if name == "octavo.server" else logging.WARNING)
+
+
+def log(event: str, **fields: Any) -> None:
+    LOG.info(event, extra={"fields": fields})
+
+
+class TraceFile:
+    """Appends records to a file in a thread of its own. When the disk is full it says so and stops; serving goes on."""
+
+    def __init__(self, path: Path, head: RunRecord) -> None:
+        self._path = path
+        self._queue: SimpleQueue[list[Record] | None] = SimpleQueue()
+        try:
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"trace: {path}: {error.strerror}") from None
+        self._thread = Thread(target=self._run, name="octavo trace", daemon=True)
+        self._thread.start()
+        self._queue.put([head])
+
+    def hear(self, query: QueryRecord, inferences: list[InferenceRecord]) -> None:
+        """A query is over."""
+        self._queue.put([query, *inferences])
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        whole = True
+        while (records := self._queue.get()) is not None:
+            whole = whole and self._write(records)
+        with suppress(OSError):
+            self._file.close()
+
+    def _write(self, records: Iterable[Record]) -> bool:
+        try:
+            self._file.write("".join(f"{line}\n" for line in to_lines(records)))
+            self._file.flush()
+        except OSError as error:
+            LOG.error("trace stopped", extra={"fields": {"file": str(self._path), "reason": error.strerror}})
+            return False
+        return True
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"

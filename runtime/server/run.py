@@ -1,0 +1,107 @@
+"""`serve`: load a bundle, warm it, listen, and on SIGTERM answer what is in flight before leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from octavo.profiles.errors import MachineError
+from octavo.runtime.local import Octavo
+from octavo.runtime.server.app import Server
+from octavo.runtime.server.journal import log, start_logging
+from octavo.runtime.server.settings import ServerSettings
+
+BACKLOG = 2048
+
+
+def serve(bundle: Path, settings: ServerSettings, **load: Any) -> None:
+    """Serve a bundle until SIGTERM or SIGINT, then answer what is in flight for at most `settings.drain` seconds.
+
+    `load` are the options of `Octavo.load`. The port opens when every model is verified, loaded and has run once.
+    Raises what `Octavo.load` does, ConfigError for what cannot be served, MachineError where the port is taken.
+    """
+    start_logging()
+    with Octavo.load(bundle, **load) as octavo:
+        octavo.ask("0", policy="ensemble", max_new_tokens=1)
+        listen(octavo, settings)
+
+
+def listen(octavo: Octavo, settings: ServerSettings) -> None:
+    """Serve a loaded bundle."""
+    server = Listener(Server(octavo, settings), settings)
+    with _signals_end_quietly():
+        server.run()
+    if not server.started:
+        raise MachineError(f"serve: cannot listen on {settings.host}:{settings.port}")
+    log("stopped")
+
+
+class Listener(uvicorn.Server):
+    """uvicorn, which takes no new query from the moment it is told to stop."""
+
+    def __init__(self, served: Server, settings: ServerSettings) -> None:
+        self._served = served
+        super().__init__(
+            uvicorn.Config(
+                served.app,
+                host=settings.host,
+                port=settings.port,
+                http=patient(settings.read_timeout),
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                h11_max_incomplete_event_size=settings.max_header,
+                timeout_keep_alive=max(1, int(settings.read_timeout)),
+                timeout_graceful_shutdown=max(1, int(settings.drain)),
+            )
+        )
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            ports = [each.getsockname()[1] for server in self.servers for each in server.sockets]
+            log("listening", host=self.config.host, port=ports[0], models=list(self._served.desk.targets))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._served.desk.admission.draining = True
+        super().handle_exit(sig, frame)
+
+
+def patient(seconds: float) -> type[H11Protocol]:
+    """The protocol, with so many seconds for a new connection to send the head of its first request."""
+
+    class Patient(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(seconds, self._give_up)
+
+        def _give_up(self) -> None:
+            if self.cycle is None:
+                self.transport.close()
+
+    return Patient
+
+
+@contextmanager
+def _signals_end_quietly() -> Iterator[None]:
+    """uvicorn raises the signals again that ended it; here they have done their work by then."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, lambda *_: None) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
