@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from octavo.exporters.checkpoint import Array
 from octavo.exporters.spec import Head
 
+SMALL = 50_000_000  # parameters; below it, threads cost more than they bring
+
 
 class Reference:
     """An original model in memory."""
@@ -72,9 +74,12 @@ def open_reference(folder: Path, head: Head, base: Path | None = None) -> Iterat
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    reference = Reference(model, head)
+    threads, reference = torch.get_num_threads(), Reference(model, head)
+    if model.num_parameters() < SMALL:
+        torch.set_num_threads(1)
     del model
     try:
         yield reference
     finally:
+        torch.set_num_threads(threads)
         reference.close()
