@@ -13,6 +13,7 @@ from octavo.profiles.errors import ConfigError, MachineError
 
 if TYPE_CHECKING:
     from octavo.profiles.manifest import Manifest, Weights
+    from octavo.runtime.evaluate import Evaluation
     from octavo.runtime.local import Result as Answer
     from octavo.simulator.result import Result as Simulation
 
@@ -103,6 +104,41 @@ def answer(result: Answer, *, as_json: bool) -> None:
     terminal.say(f"by {result.chosen.expert}: {result.reason}{' (degraded)' if result.degraded else ''}")
     terminal.say(f"{result.prompt_tokens} prompt tokens, {result.new_tokens} new tokens, on {result.provider}")
     terminal.note(f"{result.seconds:.3f} s" + (f"; {result.fallback}" if result.fallback else ""))
+
+
+def pair(key: str, text: str) -> tuple[str, Path]:
+    """NAME=PATH. Raises ConfigError."""
+    name, sign, path = text.partition("=")
+    if not (name and sign and path):
+        raise ConfigError(f"--{key} {text!r}: write NAME=PATH")
+    return name, Path(path)
+
+
+def evaluation(found: Evaluation, *, as_json: bool) -> None:
+    """Every policy's accuracy and what it took, and in words what that means."""
+    if as_json:
+        print(found.to_json(), end="")
+        return
+    rows = [
+        (
+            *(row.label, f"{row.accuracy.value:.3f}", f"{row.accuracy.low:.3f}-{row.accuracy.high:.3f}"),
+            *(f"{row.inferences:.3g}", f"{row.tokens:.0f}"),
+            *(_maybe(row.seconds, "{:.1f}", 1000), _maybe(row.tokens_per_second, "{:.0f}")),
+        )
+        for row in found.rows
+    ]
+    columns = ("", "right", "95 %", "runs", "tokens", "ms", "tokens/s")
+    terminal.show(terminal.table("", columns, rows))
+    terminal.say("runs, tokens and ms are of one query; ms on this machine, one query at a time")
+    if found.judge and found.judge.auc is not None:
+        within = f", {found.judge.auc_within:.3f} within a query" if found.judge.auc_within is not None else ""
+        terminal.say(f"value model: AUC {found.judge.auc:.3f}{within}")
+    for statement in found.statements:
+        terminal.say(f"- {statement}")
+
+
+def _maybe(value: float | None, form: str, factor: float = 1.0) -> str:
+    return "-" if value is None else form.format(value * factor)
 
 
 # What a line of a simulation shows: the metric, its heading, and how it is written.

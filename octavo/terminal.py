@@ -59,7 +59,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
         title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index < left else "right", overflow="fold", no_wrap=index == 0)
+        words = index < left
+        made.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=index == 0 or not words)
     made.padding = (0, 1)
     for row in rows:
         made.add_row(*(escape(cell) for cell in row))
