@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
@@ -83,8 +84,9 @@ def cores() -> int:
 
 
 def _work(connection: Connection, root: Path, recipe: Recipe) -> None:
-    """Carry out one stage after the other until dismissed. Ctrl-C is the parent's business."""
+    """Carry out one stage after the other until dismissed, which tidies up. Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with contextlib.suppress(ImportError):  # loads torch before the first stage is there; a stage says what is missing
         import octavo.exporters.train.stages  # noqa: F401
     while True:
