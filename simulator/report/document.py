@@ -47,8 +47,16 @@ class Bin(_Facts):
     count: int = Field(gt=0)
 
 
+class Comparison(_Facts):
+    """The ensemble's accuracy less a rival's, query by query, and its tokens over the rival's."""
+
+    rival: str
+    difference: Estimate
+    tokens_ratio: Amount | None = None
+
+
 class Evaluation(_Facts):
-    """Every policy over the same held-out queries. `statements` says where the ensemble does not pay."""
+    """Every policy over the same held-out queries. `statements` is what the evaluation itself says of the ensemble."""
 
     source: str
     queries: int = Field(gt=0)
@@ -56,6 +64,7 @@ class Evaluation(_Facts):
     value_auc: Estimate | None = None
     value_auc_within: float | None = None
     reliability: tuple[Bin, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     statements: tuple[str, ...] = ()
     machine: Mapping[str, str] = Field(default_factory=dict)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from octavo.simulator.report.document import Estimate, Evaluation, Measured, Simulation
+from octavo.simulator.report.roles import deployable, ensemble_of, inferences
 
 COST = "usd_per_query"
 
@@ -41,6 +42,14 @@ class Picture:
     def frontier(self) -> tuple[Point, ...]:
         """The points that no other matches at a lower or equal cost, cheapest first."""
         return pareto(self.points)
+
+    @property
+    def rival(self) -> Measured | None:
+        """Of the policies without a cost, the one of fewest inferences that is as accurate as the ensemble."""
+        shown = {point.policy.key for point in self.points}
+        least = ensemble_of(self.evaluation).accuracy.value
+        others = [p for p in deployable(self.evaluation) if p.key not in shown and p.accuracy.value >= least]
+        return min(others, key=lambda p: (inferences(p), -p.accuracy.value), default=None)
 
     def better_than(self, point: Point) -> tuple[Point, ...]:
         """Points at least as accurate and at most as dear, and one of the two strictly."""

@@ -106,12 +106,12 @@ def _picture(runs: Runs) -> Section:
 
 def _unmatched(picture: Picture) -> Iterator[str]:
     if picture.only_measured:
-        names = ", ".join(picture.only_measured)
+        names = "; ".join(picture.only_measured)
         yield f"Measured but not simulated in “{picture.simulation.name}”, so not in the picture: {names}."
     if picture.only_simulated:
-        yield f"Simulated but not measured, so not shown: {', '.join(picture.only_simulated)}."
+        yield f"Simulated but not measured, so not shown: {'; '.join(picture.only_simulated)}."
     if picture.overloaded:
-        yield f"Overloaded by the traffic, so without a cost per query: {', '.join(picture.overloaded)}."
+        yield f"Overloaded by the traffic, so without a cost per query: {'; '.join(picture.overloaded)}."
 
 
 def _policies(runs: Runs) -> Section:

@@ -10,6 +10,7 @@ from octavo.simulator.report.blocks import Bullets, Section, Stats, section
 from octavo.simulator.report.document import Compared, Evaluation, Simulation, Validation
 from octavo.simulator.report.numbers import times, write
 from octavo.simulator.report.picture import COST
+from octavo.simulator.report.roles import ensemble_of, single_of
 from octavo.simulator.report.runs import Runs
 
 _AGAINST = "Where the ensemble does not pay"
@@ -47,7 +48,7 @@ def _costs(runs: Runs) -> Iterator[str]:
 
 def _against(runs: Runs) -> Iterator[str]:
     for evaluation in runs.of(Evaluation):
-        yield from evaluation.statements or words.against(evaluation)
+        yield from words.against(evaluation)
     for picture in runs.pictures:
         yield from words.against_in(picture)
 
@@ -69,7 +70,7 @@ def _headline(runs: Runs) -> Stats | None:
 
 def _gain(runs: Runs) -> Iterator[tuple[str, str, str]]:
     for evaluation in runs.of(Evaluation)[:1]:
-        best, one = words.ensemble_of(evaluation), words.single_of(evaluation)
+        best, one = ensemble_of(evaluation), single_of(evaluation)
         beside = f"{one.label}: {write(one.accuracy.value, 'share')}" if one else f"of {evaluation.queries} queries"
         yield f"right, {best.label}", write(best.accuracy.value, "share"), beside
 
@@ -77,7 +78,7 @@ def _gain(runs: Runs) -> Iterator[tuple[str, str, str]]:
 def _price(runs: Runs) -> Iterator[tuple[str, str, str]]:
     for picture in runs.pictures[:1]:
         costs = {point.policy.key: point.cost.value for point in picture.points}
-        best, one = words.ensemble_of(picture.evaluation), words.single_of(picture.evaluation)
+        best, one = ensemble_of(picture.evaluation), single_of(picture.evaluation)
         if best.key in costs:
             ratio = costs[best.key] / costs[one.key] if one and one.key in costs else None
             beside = f"{times(ratio)} “{one.label}”" if one and ratio else "simulated"

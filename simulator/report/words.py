@@ -4,30 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from octavo.simulator.report.document import Estimate, Evaluation, Line, Measured, Simulation, Validation
+from octavo.simulator.report.document import Comparison, Estimate, Evaluation, Line, Measured, Simulation, Validation
 from octavo.simulator.report.numbers import Number, digits, times, write
 from octavo.simulator.report.picture import COST, Picture, Point
-
-
-def ensemble_of(evaluation: Evaluation) -> Measured:
-    """The policy called `ensemble`, or else the most accurate of those that make the most inferences."""
-    named = [p for p in deployable(evaluation) if p.key == "ensemble"]
-    return named[0] if named else max(deployable(evaluation), key=lambda p: (_inferences(p), p.accuracy.value))
-
-
-def single_of(evaluation: Evaluation) -> Measured | None:
-    """The policy called `single`, or else the most accurate of those that make one inference."""
-    ones = [p for p in deployable(evaluation) if p.key == "single" or _inferences(p) == 1]
-    return max(ones, key=lambda p: (p.key == "single", p.accuracy.value)) if ones else None
-
-
-def deployable(evaluation: Evaluation) -> list[Measured]:
-    """All but the oracle, which knows the right answers."""
-    return [p for p in evaluation.policies if "oracle" not in p.key] or list(evaluation.policies)
-
-
-def _inferences(policy: Measured) -> float:
-    return policy.inferences_per_query or 0.0
+from octavo.simulator.report.roles import deployable, ensemble_of, inferences, single_of
 
 
 def evaluated(evaluation: Evaluation) -> str:
@@ -46,20 +26,46 @@ def simulated(simulation: Simulation) -> str:
 
 
 def gain(evaluation: Evaluation) -> Iterator[str]:
-    """The ensemble's accuracy beside that of one inference."""
+    """The ensemble's accuracy beside that of one inference, and whom it beats."""
     best, one = ensemble_of(evaluation), single_of(evaluation)
     if one is None or one is best:
-        yield f"{best.label} is right on {_share(best.accuracy)}."
+        yield f"“{best.label}” is right on {_share(best.accuracy)}."
         return
     points = 100 * (best.accuracy.value - one.accuracy.value)
-    settled = "The intervals are apart" if _apart(best.accuracy, one.accuracy) else "The intervals overlap: not settled"
     yield (
-        f"“{best.label}” is right on {_share(best.accuracy)}, “{one.label}” on {_share(one.accuracy)}: "
-        f"{digits(abs(points), 2)} points {'more' if points > 0 else 'fewer'}. {settled}."
+        f"“{best.label}” is right on {_share(best.accuracy)} of the queries, “{one.label}” on {_share(one.accuracy)}: "
+        f"{digits(abs(points), 2)} points {'more' if points > 0 else 'fewer'}.{_settled(evaluation, best, one)}"
     )
     if best.tokens_per_query and one.tokens_per_query:
         yield f"It writes {times(best.tokens_per_query / one.tokens_per_query)} the tokens."
+    if won := [f"“{c.rival}” by {_points(c.difference)}" for c in evaluation.comparisons if _sign(c) > 0]:
+        yield f"Query by query it is right more often than {_listed(won)}."
     yield from _room_above(evaluation, best)
+
+
+def _settled(evaluation: Evaluation, best: Measured, one: Measured) -> str:
+    """What the intervals say, where no comparison query by query says it better."""
+    if evaluation.comparisons:
+        return ""
+    return (
+        " The intervals are apart." if _apart(best.accuracy, one.accuracy) else " The intervals overlap: not settled."
+    )
+
+
+def _sign(comparison: Comparison) -> int:
+    """1 where the ensemble is right more often, -1 where its rival is, 0 where nothing is shown."""
+    low, high = comparison.difference.low, comparison.difference.high
+    if low is None or high is None:
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def _points(difference: Estimate) -> str:
+    """Percentage points, larger one way or the other, with their interval."""
+    sign = -1 if difference.value < 0 else 1
+    value, *ends = (sign * 100 * v for v in (difference.value, difference.low, difference.high) if v is not None)
+    interval = " to ".join(digits(end, 2) for end in sorted(ends))
+    return f"{digits(value, 2)} points" + (f" ({interval})" if ends else "")
 
 
 def _room_above(evaluation: Evaluation, best: Measured) -> Iterator[str]:
@@ -73,14 +79,27 @@ def _room_above(evaluation: Evaluation, best: Measured) -> Iterator[str]:
 
 
 def against(evaluation: Evaluation) -> Iterator[str]:
-    """Policies that are as accurate with no more inferences."""
+    """Rivals that are as accurate: as compared query by query, or else by what the evaluation says, or the table."""
+    if evaluation.comparisons:
+        yield from (_lost(comparison) for comparison in evaluation.comparisons if _sign(comparison) <= 0)
+        return
+    yield from evaluation.statements or _as_accurate(evaluation)
+
+
+def _lost(comparison: Comparison) -> str:
+    ratio = comparison.tokens_ratio
+    alike = ratio is not None and 0.95 < ratio < 1.05
+    tokens = f"; the ensemble writes {'as many' if alike else times(ratio) + ' its'} tokens" if ratio else ""
+    if _sign(comparison) < 0:
+        return f"“{comparison.rival}” is right more often, by {_points(comparison.difference)}{tokens}."
+    return f"No difference from “{comparison.rival}” is shown: {_points(comparison.difference)}{tokens}."
+
+
+def _as_accurate(evaluation: Evaluation) -> Iterator[str]:
     best = ensemble_of(evaluation)
     for other in deployable(evaluation):
-        if (
-            other is not best
-            and other.accuracy.value >= best.accuracy.value
-            and _inferences(other) <= _inferences(best)
-        ):
+        cheap = inferences(other) <= inferences(best)
+        if other is not best and cheap and other.accuracy.value >= best.accuracy.value:
             yield f"“{other.label}” is right on {_share(other.accuracy)}, with no more inferences a query."
 
 

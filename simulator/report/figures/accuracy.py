@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from octavo.simulator.report.blocks import Figure, table
+from octavo.simulator.report.document import Measured
 from octavo.simulator.report.figures.plot import COLOURS, SHAPES, axis, layout, log_scale, scale, trace, whiskers
 from octavo.simulator.report.numbers import Cell, Number
 from octavo.simulator.report.picture import Picture, Point
@@ -23,10 +24,10 @@ def accuracy_against_cost(picture: Picture, name: str) -> Figure:
             f"Accuracy: {picture.evaluation.queries} held-out queries, answered by the models of "
             f"{picture.evaluation.source}. Cost: scenario “{picture.simulation.name}”, simulated, on other hardware, "
             "perhaps with larger models. The two are joined by policy; nobody ran them as one. Whiskers are 95 % "
-            "intervals. Right of and below the dotted frontier, something cheaper is as good."
+            f"intervals. Right of and below the dotted frontier, something cheaper is as good.{_beside(picture.rival)}"
         ),
         data=(_line(frontier), *clouds),
-        layout=_layout(picture.points, groups),
+        layout=_layout(picture.points, groups) | _level(picture.rival),
         height=540,
         table=table(
             "Accuracy and cost",
@@ -34,6 +35,23 @@ def accuracy_against_cost(picture: Picture, name: str) -> Figure:
             [_row(point, point in frontier) for point in picture.points],
         ),
     )
+
+
+def _beside(rival: Measured | None) -> str:
+    if rival is None:
+        return ""
+    return f" The dashed line is “{rival.label}”, as accurate as the ensemble: not simulated, so without a cost here."
+
+
+def _level(rival: Measured | None) -> dict[str, Any]:
+    """A line at the accuracy of a policy that has no place on the axis of costs."""
+    if rival is None:
+        return {}
+    across = {"xref": "paper", "x0": 0, "x1": 1, "y0": 100 * rival.accuracy.value, "y1": 100 * rival.accuracy.value}
+    label = {"text": f"{rival.label}: cost not simulated", "textposition": "start", "yanchor": "bottom"}
+    style = {"color": "var(--c3)", "width": 1.3, "dash": "dash"}
+    font = {"size": 11, "color": "var(--c3)"}
+    return {"shapes": [{"type": "line", **across, "line": style, "label": {**label, "font": font}}]}
 
 
 def _groups(points: Sequence[Point]) -> Groups:
