@@ -299,6 +299,7 @@ def _gemma2(keys: Keys, head: Head) -> Decoder:
 
 def _gemma3(keys: Keys, head: Head) -> Decoder:
     keys.refuse("use_bidirectional_attention", False)
+    keys.refuse("attn_logit_softcapping", None)  # transformers 4.57 reads it and does not apply it
     keys.get("hidden_act")
     pattern = keys.count("sliding_window_pattern", keys.get("_sliding_window_pattern", 6))
     windows = _by_type(keys, lambda layer: bool((layer + 1) % pattern), keys.get("sliding_window", 4096))
@@ -309,7 +310,6 @@ def _gemma3(keys: Keys, head: Head) -> Decoder:
         layers=_gemma3_layers(keys, features["head_dim"], windows),
         activation=_activation(keys, "hidden_activation", "gelu_pytorch_tanh"),
         scale=float(keys.get("query_pre_attn_scalar", 256)) ** -0.5,
-        attention_cap=_cap(keys, "attn_logit_softcapping", None),
         logit_cap=_cap(keys, "final_logit_softcapping", None),
         sandwich_norms=True,
         qk_norm=True,
