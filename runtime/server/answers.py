@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from math import isfinite
 from time import time
-from typing import Literal
+from typing import Literal, Self
 from uuid import uuid4
 
 from pydantic import BaseModel
@@ -22,6 +22,10 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+
+    @classmethod
+    def of(cls, prompt: int, new: int) -> Self:
+        return cls(prompt_tokens=prompt, completion_tokens=new, total_tokens=prompt + new)
 
 
 class Deliberation(BaseModel):
@@ -102,8 +106,7 @@ def whole(taken: Taken, answered: Answered) -> ChatCompletion | Completion:
 
 
 def usage(answered: Answered, replies: list[Reply]) -> Usage:
-    prompt, new = answered.result.prompt_tokens, sum(reply.new_tokens for reply in replies)
-    return Usage(prompt_tokens=prompt, completion_tokens=new, total_tokens=prompt + new)
+    return Usage.of(answered.result.prompt_tokens, sum(reply.new_tokens for reply in replies))
 
 
 def deliberation(answered: Answered) -> Deliberation:

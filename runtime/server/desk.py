@@ -42,6 +42,7 @@ class Taken:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[str | None] = asyncio.Queue()
         self.future: Future[Result] = Future()
+        self.prompt_tokens = 0
 
     def __enter__(self) -> Taken:
         return self
@@ -54,9 +55,9 @@ class Taken:
         """Whether its text is shown as it grows."""
         return self.target.live and bool(self.asked.stream)
 
-    def follow(self, future: Future[Result]) -> None:
+    def follow(self, future: Future[Result], prompt_tokens: int) -> None:
         """This is the query under way."""
-        self.future = future
+        self.future, self.prompt_tokens = future, prompt_tokens
         future.add_done_callback(lambda _: self._tell(None))
 
     def hear(self, _: Inference, text: str) -> None:
@@ -119,7 +120,7 @@ class Desk:
             self.admission.leave(place)
             raise
         self._leave_after(future, place)
-        taken.follow(future)
+        taken.follow(future, query.prompt_tokens)
         return taken
 
     def _leave_after(self, future: Future[Result], place: Place) -> None:

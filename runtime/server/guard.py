@@ -28,6 +28,7 @@ class Guard:
             return
         try:
             headers = Headers(scope=scope)
+            self._measure(scope)
             if scope["path"] not in OPEN_PATHS:
                 self._admit(headers)
             body = await self._read(headers, receive)
@@ -39,6 +40,13 @@ class Guard:
             return
         else:
             await self._app(scope, _replay(body, receive), send)
+
+    def _measure(self, scope: Scope) -> None:
+        """The parser stops a head that keeps coming, not one that comes at once."""
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        if size + sum(len(name) + len(value) for name, value in scope["headers"]) > self._settings.max_header:
+            most = self._settings.max_header
+            raise Refusal(431, f"the head is longer than {most} bytes", code="head_too_long", headers=_CLOSE)
 
     def _admit(self, headers: Headers) -> None:
         if self._keys:

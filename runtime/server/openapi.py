@@ -17,6 +17,7 @@ REFUSED = {
     "408": "The body took too long to arrive.",
     "413": "The body is too long.",
     "415": "The body is not application/json.",
+    "431": "The head is too long.",
     "429": "The queue is full; Retry-After says when to come back.",
     "500": "No candidate came.",
     "503": "The server is shutting down.",
@@ -74,7 +75,7 @@ def _get(
     }
 
 
-_BODY = {status: REFUSED[status] for status in ("408", "413", "415")}
+_BODY = {status: REFUSED[status] for status in ("408", "413", "415", "431")}
 
 
 def _metrics() -> dict[str, Any]:

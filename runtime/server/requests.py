@@ -31,6 +31,8 @@ class ChatMessage(Strict):
 
 
 class StreamOptions(Strict):
+    """`continuous_usage_stats`: in every chunk; while a text grows its pieces count, at the end its tokens."""
+
     include_usage: bool = False
     continuous_usage_stats: bool = False
 

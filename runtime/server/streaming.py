@@ -12,7 +12,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from octavo.runtime.server.account import Account
-from octavo.runtime.server.answers import deliberation, new_id, pieces, returned, usage
+from octavo.runtime.server.answers import Usage, deliberation, new_id, pieces, returned, usage
 from octavo.runtime.server.desk import Answered, Taken
 from octavo.runtime.server.leaving import ClientGone, until_gone
 from octavo.runtime.server.refusals import Refusal
@@ -36,7 +36,7 @@ class Chunks:
             "created": int(time()),
             "model": taken.asked.model,
         }
-        self._usage: dict[str, int] | None = None
+        self._spent = Usage.of(taken.prompt_tokens, 0)
 
     def opening(self, index: int) -> list[bytes]:
         return [self._chunk([self._choice(index, {"role": "assistant", "content": ""})])] if self._chat else []
@@ -47,15 +47,21 @@ class Chunks:
     def finish(self, index: int, reason: str, extra: dict[str, Any]) -> bytes:
         return self._chunk([self._choice(index, {} if self._chat else "", reason)], extra)
 
-    def usage(self, counts: dict[str, int]) -> list[bytes]:
-        self._usage = counts
-        return [self._chunk([], {"usage": counts})] if self._options.include_usage else []
+    def usage(self) -> list[bytes]:
+        """The last chunk, for those who asked for it."""
+        return [self._chunk([], {"usage": self._spent.model_dump()})] if self._options.include_usage else []
+
+    def spend(self, spent: Usage) -> None:
+        """What has been used up by the next chunk."""
+        self._spent = spent
 
     def _choice(self, index: int, delta: dict[str, str] | str, reason: str | None = None) -> dict[str, Any]:
         return {"index": index, "delta" if self._chat else "text": delta, "finish_reason": reason, "logprobs": None}
 
     def _chunk(self, choices: list[dict[str, Any]], extra: dict[str, Any] | None = None) -> bytes:
-        more = {"usage": None} if self._options.include_usage else {}
+        more: dict[str, Any] = {"usage": None} if self._options.include_usage else {}
+        if self._options.continuous_usage_stats:
+            more = {"usage": self._spent.model_dump()}
         return event(self._head | {"choices": choices} | more | (extra or {}))
 
 
@@ -65,7 +71,7 @@ def event(data: dict[str, Any]) -> bytes:
 
 async def events(taken: Taken, account: Account, keep_alive: float) -> AsyncGenerator[bytes, None]:
     """Everything that is sent for a query; a refusal comes as an event too, for the status has gone out before."""
-    chunks, sent = Chunks(taken), ""
+    chunks, sent, count = Chunks(taken), "", 0
     try:
         yield KEEP_ALIVE
         if taken.live:
@@ -77,7 +83,8 @@ async def events(taken: Taken, account: Account, keep_alive: float) -> AsyncGene
                     yield KEEP_ALIVE
                     continue
                 account.first_text()
-                sent += text
+                sent, count = sent + text, count + 1
+                chunks.spend(Usage.of(taken.prompt_tokens, count))
                 yield chunks.text(0, text)
         answered = await taken.result()
         account.answered(answered)
@@ -92,13 +99,14 @@ async def events(taken: Taken, account: Account, keep_alive: float) -> AsyncGene
 def ending(chunks: Chunks, taken: Taken, answered: Answered, sent: str) -> list[bytes]:
     """What is left to say once the query is over; `sent` is the text that went out as it grew."""
     replies, made = returned(answered, taken.asked.n or 1), []
+    chunks.spend(usage(answered, replies))
     for index, reply in enumerate(replies):
         if not taken.live:
             made += chunks.opening(index)
         made += [chunks.text(index, piece) for piece in pieces(reply.text.removeprefix(sent))]
         extra = {"octavo": deliberation(answered).model_dump()} if reply.chosen else {}
         made.append(chunks.finish(index, reply.finish, extra))
-    return made + chunks.usage(usage(answered, replies).model_dump())
+    return made + chunks.usage()
 
 
 class EventStream:

@@ -1,0 +1,68 @@
+"""Who is let in, and what a server refuses to be told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from octavo.profiles.errors import ConfigError
+from octavo.runtime.server.settings import ServerSettings, is_loopback
+
+KEYS = ("first-key-of-two", "second-key-of-two")
+PATHS = ("/v1/models", "/v1/models/octavo", "/ready", "/metrics", "/openapi.json", "/nothing", "/", "/health/x")
+
+
+def test_every_path_but_health_needs_a_key(serve: Any) -> None:
+    with serve(api_keys=KEYS) as up:
+        assert httpx.get(up.url + "/health").status_code == 200
+        for path in PATHS:
+            refused = httpx.get(up.url + path)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key"), path
+            assert refused.headers["www-authenticate"] == "Bearer"
+        for sent in ("", "Bearer", "Bearer first-key-of-tw", f"Basic {KEYS[0]}", "Bearer \xe9", KEYS[0]):
+            assert httpx.get(up.url + "/ready", headers={"authorization": sent.encode("latin-1")}).status_code == 401
+        for key in KEYS:
+            assert httpx.get(up.url + "/ready", headers={"authorization": f"Bearer {key}"}).status_code == 200
+
+
+def test_with_a_key_any_host_name_will_do(serve: Any) -> None:
+    with serve(api_keys=KEYS) as up:
+        headers = {"authorization": f"Bearer {KEYS[1]}", "host": "octavo.example"}
+        assert httpx.get(up.url + "/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org", ""])
+def test_nothing_public_is_opened_without_a_key(host: str) -> None:
+    with pytest.raises(ConfigError, match="API key"):
+        ServerSettings(host=host)
+    assert ServerSettings(host=host, api_keys=KEYS).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
+def test_loopback_needs_no_key(host: str) -> None:
+    assert is_loopback(host)
+    assert ServerSettings(host=host).api_keys == ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"port": 70000},
+        {"deadline": 0},
+        {"deadline": float("nan")},
+        {"deadline": float("inf")},
+        {"max_num_queued_reqs": 0},
+        {"api_keys": ("short",)},
+        {"api_keys": ("with\nnewline",)},
+        {"colour": "red"},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong)) if "api_keys" not in wrong else "API key"):
+        ServerSettings(**wrong)
+
+
+def test_keys_are_not_shown() -> None:
+    assert KEYS[0] not in repr(ServerSettings(api_keys=KEYS))

@@ -1,0 +1,185 @@
+"""What is refused: wrong fields, wrong names, wrong bytes. Each gets an error in OpenAI's JSON, and nothing is held."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+CHAT = {"model": "octavo", "messages": [{"role": "user", "content": "abc"}], "max_tokens": 4}
+JSON = {"content-type": "application/json"}
+
+
+def post(server: Any, body: Any, path: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
+    raw = body if isinstance(body, bytes) else None
+    return httpx.post(server.url + path, json=None if raw else body, content=raw, headers=JSON | headers, timeout=30)
+
+
+def problem(answer: httpx.Response) -> dict[str, Any]:
+    error: dict[str, Any] = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+FIELDS = [
+    ("logprobs", True),
+    ("top_logprobs", 2),
+    ("logit_bias", {"1": 5}),
+    ("frequency_penalty", 0.5),
+    ("tools", []),
+    ("functions", []),
+    ("response_format", {"type": "json_object"}),
+    ("response_format", {"type": "json_schema", "json_schema": {}}),
+    ("user", "me"),
+    ("store", False),
+    ("ignore_eos", True),
+    ("min_tokens", 3),
+    ("n", 0),
+    ("n", 5),
+    ("n", True),
+    ("n", 1.0),
+    ("n", "1"),
+    ("best_of", 3),
+    ("max_tokens", 0),
+    ("max_tokens", -1),
+    ("max_tokens", 10**400),
+    ("max_tokens", 95),
+    ("max_completion_tokens", 5),
+    ("temperature", -0.1),
+    ("temperature", 2.1),
+    ("temperature", "hot"),
+    ("top_p", 0),
+    ("top_k", 0),
+    ("seed", 1 << 63),
+    ("seed", 1.5),
+    ("stop", ""),
+    ("stop", ["a"] * 17),
+    ("stream", "yes"),
+    ("stream_options", {"include_usage": True}),
+    ("messages", []),
+    ("messages", "abc"),
+    ("messages", [{"role": "tool", "content": "abc"}]),
+    ("messages", [{"role": "user", "content": None}]),
+    ("messages", [{"role": "user", "content": "abc", "name": "me"}]),
+    ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
+    ("messages", [{"role": "user", "content": "a" * 200}]),
+    ("messages", [{"role": "user", "content": "a"}] * 1025),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), FIELDS)
+def test_a_field_that_cannot_be_honoured_is_refused(server: Any, field: str, value: Any) -> None:
+    answer = post(server, CHAT | {field: value})
+    assert answer.status_code == 400, answer.text
+    assert problem(answer)["type"] == "invalid_request_error"
+    assert server.wait_until_empty()
+
+
+@pytest.mark.parametrize("field", ["echo", "suffix", "logprobs"])
+def test_completions_refuse_what_they_do_not_do(server: Any, field: str) -> None:
+    answer = post(server, {"model": "octavo", "prompt": "abc", field: 1}, "/v1/completions")
+    assert (answer.status_code, problem(answer)["param"]) == (400, field)
+
+
+def test_null_is_the_same_as_absent(server: Any) -> None:
+    nothing = dict.fromkeys(["n", "best_of", "stop", "temperature", "top_p", "logprobs", "stream_options", "seed"])
+    assert post(server, CHAT | nothing).status_code == 200
+
+
+BODIES = [
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff\xfe{}",
+    b'{"model":"octavo","messages":[{"role":"user","content":"\\ud800"}]}',
+    b'{"model":"octavo","messages":[{"role":"user","content":"\xed\xa0\x80"}]}',
+    b'{"model":"octavo","messages":[{"role":"user","content":"a"}],"temperature":NaN}',
+    b'{"model":"octavo","messages":[{"role":"user","content":"a"}],"temperature":1e400}',
+    b'{"model":"octavo","messages":[{"role":"user","content":"a"}],"top_p":-Infinity}',
+    b'{"model":"octavo","messages":[{"role":"user","content":"a"}],"n":1e400}',
+    b'{"model":"octavo","messages":' + b"[" * 100_000,
+    b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+def test_a_body_that_is_not_proper_json_is_refused_and_not_repeated(server: Any, body: bytes) -> None:
+    answer = post(server, body)
+    assert answer.status_code == 400
+    assert len(answer.content) < 400
+
+
+def test_names_that_are_not_served_are_not_found(server: Any) -> None:
+    for name in ("gpt-4", "octavo/filtered", "octavo/expert-9", "octavo/"):
+        assert problem(post(server, CHAT | {"model": name}))["code"] == "model_not_found"
+    assert httpx.get(f"{server.url}/v1/models/gpt-4").status_code == 404
+    assert httpx.get(f"{server.url}/v1/nothing").status_code == 404
+    assert httpx.get(f"{server.url}/v1/completions").status_code == 405
+
+
+def test_a_web_page_cannot_ask_in_a_users_name(server: Any) -> None:
+    plain = httpx.post(f"{server.url}/v1/completions", content=b"{}", headers={"content-type": "text/plain"})
+    assert plain.status_code == 415
+    assert post(server, CHAT, host="evil.example").status_code == 403
+    assert post(server, CHAT, host=f"localhost:{server.port}").status_code == 200
+    assert post(server, CHAT, host=f"[::1]:{server.port}").status_code == 200
+
+
+def talk(server: Any, *sent: bytes, pause: float = 0.0) -> bytes:
+    """What the server says on a raw connection before it closes it."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=1) as line:
+        heard = b""
+        try:
+            for part in sent:
+                line.sendall(part)
+                time.sleep(pause)
+            while part := line.recv(65536):
+                heard += part
+        except (TimeoutError, ConnectionError):
+            pass
+        return heard
+
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+RAW = [
+    (b"\x00\x01\x02\r\n\r\n", 400),
+    (b"GET / HTTP/9.9\r\n\r\n", 403),  # no host, so not known to be this machine
+    (b"GET /health HTTP/1.1\r\n\r\n", 400),  # no host
+    (HEAD + b"content-length: -1\r\n\r\n", 400),
+    (HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\n", 400),
+    (HEAD + b"content-length: " + b"9" * 30 + b"\r\n\r\n", 400),
+    (HEAD + b"content-length: 99999999\r\n\r\n", 413),
+    (HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n", 400),
+    (HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"400\r\n" + b"a" * 1024 + b"\r\n" + b"0" * 30 + b"1\r\n", 400),
+    (HEAD + b"x: " + b"a" * 100_000 + b"\r\n\r\n", 431),
+    (HEAD + b"x: a\r\n" * 20_000 + b"\r\n", 431),
+    (HEAD + b"x\r\n y: folded\r\n\r\n", 400),
+    (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 431),
+]
+
+
+@pytest.mark.parametrize(("sent", "status"), RAW, ids=range(len(RAW)))
+def test_bytes_that_are_no_proper_request_are_refused(server: Any, sent: bytes, status: int) -> None:
+    heard = talk(server, sent)
+    got = int(heard.split(b" ", 2)[1])
+    assert got == status or (got, status) == (400, 431)  # a long head that comes in parts is not read to its end
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_whoever_sends_too_slowly_is_not_waited_for(serve: Any) -> None:
+    with serve(read_timeout=0.3) as up:
+        start = time.monotonic()
+        assert talk(up, b"POST /v1/comp") == b""
+        assert b" 408 " in talk(up, HEAD + b"content-length: 100\r\n\r\n{")
+        assert talk(up) == b""
+        assert time.monotonic() - start < 4
+
+
+def test_a_long_body_is_refused_while_it_is_sent(serve: Any) -> None:
+    with serve(max_body=2048) as up:
+        assert post(up, CHAT | {"stop": "a" * 3000}).status_code == 413
+        chunk = b"800\r\n" + b"a" * 2048 + b"\r\n"
+        assert b" 413 " in talk(up, HEAD + b"transfer-encoding: chunked\r\n\r\n", chunk, chunk, pause=0.05)
