@@ -127,9 +127,9 @@ def evaluation(found: Evaluation, *, as_json: bool) -> None:
         )
         for row in found.rows
     ]
-    columns = ("", "right", "95 %", "runs", "tokens", "ms", "tokens/s")
+    columns = ("", "right", "95 %", "runs", "tok", "ms", "tok/s")
     terminal.show(terminal.table("", columns, rows))
-    terminal.say("runs, tokens and ms are of one query; ms on this machine, one query at a time")
+    terminal.say("runs, tok(ens) and ms are of one query; ms on this machine, one query at a time")
     if found.judge and found.judge.auc is not None:
         within = f", {found.judge.auc_within:.3f} within a query" if found.judge.auc_within is not None else ""
         terminal.say(f"value model: AUC {found.judge.auc:.3f}{within}")
@@ -143,12 +143,12 @@ def _maybe(value: float | None, form: str, factor: float = 1.0) -> str:
 
 # What a line of a simulation shows: the metric, its heading, and how it is written.
 COLUMNS: dict[str, tuple[str, str]] = {
-    "ttft_p50": ("TTFT p50 s", "{:.3g}"),
-    "latency_p50": ("latency p50 s", "{:.3g}"),
+    "ttft_p50": ("TTFT", "{:.3g}"),
+    "latency_p50": ("p50 s", "{:.3g}"),
     "latency_p95": ("p95 s", "{:.3g}"),
-    "accuracy": ("accuracy", "{:.1%}"),
+    "accuracy": ("right", "{:.1%}"),
     "usd_per_query": ("$/query", "{:.2g}"),
-    "usd_per_million_tokens": ("$/1M answer tokens", "{:.3g}"),
+    "usd_per_million_tokens": ("$/1M", "{:.3g}"),
     "kwh": ("kWh", "{:.3g}"),
     "utilisation": ("busy", "{:.0%}"),
 }
@@ -171,6 +171,7 @@ def simulation(results: Sequence[Simulation], out: Path | None, trace_out: Path 
     terminal.say(f"{first.scenario.name}: {first.scenario.description}")
     rows = [(each.name, *(_cell(each, key) for key in COLUMNS), _devices(each)) for each in results]
     terminal.show(terminal.table("", ("", *(heading for heading, _ in COLUMNS.values()), "devices"), rows))
+    terminal.say("TTFT and p50 are medians; $/1M is per million answer tokens; kWh of the whole run")
     for remark, names in _remarks(results).items():
         terminal.say(f"- {', '.join(names) if len(names) < len(results) else 'all'}: {remark}")
     terminal.say(f"step times: {first.latency_model}; error band +-{first.band:.0%}; {len(first.seeds)} seeds")

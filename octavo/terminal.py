@@ -61,7 +61,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     for index, column in enumerate(columns):
         words = index < left
         made.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=index == 0 or not words)
-    made.padding = (0, 1)
+    made.padding = (0, 1, 0, 0)
     for row in rows:
         made.add_row(*(escape(cell) for cell in row))
     return made

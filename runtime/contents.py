@@ -28,7 +28,8 @@ class Request:
     """A query with its contents: `prompt` are the tokens that every model reads.
 
     `number` tells queries of one seed apart. `label` finds in a text what a vote counts; `verify` says whether a text
-    is right, for the policy that asks. `listener` hears each inference's text as it grows, in a device's thread.
+    is right, for the policy that asks. `listener` hears what each token adds to an inference's text, perhaps nothing
+    yet, in a device's thread. Without `ends`, end tokens end nothing: every inference writes its whole budget.
     """
 
     query: Query
@@ -41,6 +42,7 @@ class Request:
     label: Label | None = None
     verify: Callable[[str], bool] | None = None
     listener: Callable[[Inference, str], None] | None = None
+    ends: bool = True
 
     def sampling_of(self, model: str) -> Sampling:
         return self.own_sampling.get(model, self.sampling)

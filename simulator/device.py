@@ -13,7 +13,7 @@ from octavo.simulator.timeline import Timeline
 class Device:
     """Runs steps; whoever drives it says what time it is, and when it must look up because somebody came or left.
 
-    `time` is when its last step ended. Withdrawals wait for the end of a step. `skew` makes all its steps longer.
+    Who comes and who leaves waits for the end of a step. `time` is when the last step ended. `skew` makes all longer.
     """
 
     def __init__(
@@ -26,7 +26,9 @@ class Device:
         self.busy = 0.0
         self.timeline = Timeline()
         self.running: Leap | None = None
-        self.leaving: list[tuple[Lane, Inference]] = []
+        self._leaving: list[tuple[Lane, Inference]] = []
+        self._started: list[tuple[Lane, Sequence[Inference]]] = []
+        self._arrived: list[tuple[Lane, Sequence[Inference]]] = []
         self._round: list[Leap] = []
         self._turn = 0
         self._steps = steps
@@ -159,13 +161,32 @@ class Device:
         self.time += seconds
         self.busy += seconds
 
-    def withdraw_left(self) -> list[tuple[Inference, int]]:
-        """Between two steps: forget those who left meanwhile; returns them and how much they had written."""
+    # Mail, opened between two steps.
+
+    def post(self, lane: Lane, group: Sequence[Inference], *, arrival: bool) -> None:
+        """Queue a group on a lane after the step that runs; what new queries start comes after all else."""
+        (self._arrived if arrival else self._started).append((lane, group))
+        lane.expected += len(group)
+
+    def withdraw(self, lane: Lane, inference: Inference) -> None:
+        self._leaving.append((lane, inference))
+
+    def open_mail(self) -> list[tuple[Inference, int]]:
+        """Withdraw who left, then queue what motions started, then what new queries did.
+
+        Returns who left and how much they had written.
+        """
         gone = []
-        for lane, inference in self.leaving:
+        left = {inference for _, inference in self._leaving}
+        for lane, inference in self._leaving:
             job = lane.scheduler.job(inference)
-            if job is not None:
-                gone.append((inference, job.tokens_at(lane.scheduler.clock)))
-                lane.scheduler.withdraw(inference)
-        self.leaving.clear()
+            gone.append((inference, job.tokens_at(lane.scheduler.clock) if job else 0))
+            lane.scheduler.withdraw(inference)
+        for lane, group in (*self._started, *self._arrived):
+            lane.expected -= len(group)
+            staying = [inference for inference in group if inference not in left] if left else group
+            if staying:
+                lane.scheduler.submit(staying)
+        for box in (self._leaving, self._started, self._arrived):
+            box.clear()
         return gone

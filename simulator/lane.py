@@ -13,11 +13,22 @@ from octavo.simulator.truth import Truth
 class Lane:
     """Proposes leaps and books them. Lengths are looked up when a row begins to decode; the scheduler is never told.
 
-    `work` counts what its steps did in all: passes, tokens computed, KV tokens that decodes read and that prefills
-    attended to.
+    `most_repeats` is how far a leap may go: with 1 it goes step by step. `expected` inferences are still in the mail.
+    `work` counts what its steps did in all.
     """
 
-    __slots__ = ("_ends", "_order", "latency", "models", "name", "scheduler", "truth", "work")
+    __slots__ = (
+        "_ends",
+        "_order",
+        "expected",
+        "latency",
+        "models",
+        "most_repeats",
+        "name",
+        "scheduler",
+        "truth",
+        "work",
+    )
 
     def __init__(self, name: str, models: tuple[str, ...], limits: Limits, latency: LatencyModel, truth: Truth) -> None:
         self.name = name
@@ -26,6 +37,8 @@ class Lane:
         self.latency = latency
         self.truth = truth
         self.work = Tally()
+        self.most_repeats = 1 << 30
+        self.expected = 0
         self._ends: list[tuple[int, int, Job, int]] = []
         self._order = 0
 
@@ -36,7 +49,7 @@ class Lane:
             return None
         if step.chunks:
             return Leap(self, step, 1, self.latency.mixed(step.decodes, step.context, step.chunks))
-        repeats = 1 if step.preempted or step.repeats == 1 else min(step.repeats, self._until_stop())
+        repeats = 1 if step.repeats == 1 else min(step.repeats, self._until_stop(), self.most_repeats)
         return Leap(self, step, repeats, leap_seconds(self.latency, step.decodes, step.context, repeats))
 
     def _until_stop(self) -> int:
@@ -89,7 +102,13 @@ class Lane:
         """Tokens that it still has to compute, as far as anybody can know: prompts, and one per row."""
         scheduler = self.scheduler
         waiting = sum(prompt.tokens for prompt in scheduler.waiting)
-        return waiting + sum(p.tokens - p.computed for p in scheduler.prefilling) + len(scheduler)
+        under_way = sum(prompt.tokens - prompt.computed for prompt in scheduler.prefilling)
+        return waiting + under_way + len(scheduler) + self.expected
+
+    @property
+    def queue(self) -> int:
+        """Inferences here and in the mail."""
+        return len(self.scheduler) + self.expected
 
 
 class Leap:

@@ -67,8 +67,27 @@ def simulate_all(
     return [first, *(simulate(s, seeds=seeds, progress=progress, name=n) for n, s in baselines(scenario).items())]
 
 
+@dataclass(slots=True)
+class Prepared:
+    """A run that has not begun."""
+
+    world: World
+    fleet: Fleet
+    tokens: Tokens
+    kept: list[InferenceRecord]
+    steps: list[StepRecord]
+
+
 def run(scenario: Scenario, seed: int, *, trace: bool = False) -> Run:
     """One run to its end."""
+    ready = prepare(scenario, seed, trace=trace)
+    ready.world.run()
+    ready.world.inferences = ready.kept
+    return _measured(scenario, ready)
+
+
+def prepare(scenario: Scenario, seed: int, *, trace: bool = False) -> Prepared:
+    """Everything in its place at time zero."""
     streams = Streams(seed)
     load = draw(scenario, streams)
     steps: list[StepRecord] = []
@@ -95,9 +114,7 @@ def run(scenario: Scenario, seed: int, *, trace: bool = False) -> Run:
         context=load.context,
         keep=keep,
     )
-    world.run()
-    world.inferences = kept
-    return _measured(scenario, world, fleet, tokens, steps)
+    return Prepared(world, fleet, tokens, kept, steps)
 
 
 def network(scenario: Scenario, streams: Streams) -> Network:
@@ -111,13 +128,14 @@ def network(scenario: Scenario, streams: Streams) -> Network:
     return Network(links, streams.of("network"))
 
 
-def _measured(scenario: Scenario, world: World, fleet: Fleet, tokens: Tokens, steps: list[StepRecord]) -> Run:
+def _measured(scenario: Scenario, ready: Prepared) -> Run:
+    world, fleet = ready.world, ready.fleet
     seconds = window(scenario, world.queries)
     there = {key: count * seconds for key, count in scenario.devices().items()}
     busy = float(np.mean([min(1.0, device.busy / max(seconds, device.time)) for device, _ in fleet.replicas]))
     paid = bill(scenario, there, dynamic_joules(scenario, fleet.replicas), world.network.bytes_sent)
-    found = sample(scenario, world.queries, tokens.seconds, paid, busy, seconds)
-    return Run(world, fleet, found, seconds, overload(scenario.workload.arrivals, world.queries), steps)
+    found = sample(scenario, world.queries, ready.tokens.seconds, paid, busy, seconds)
+    return Run(world, fleet, found, seconds, overload(scenario.workload.arrivals, world.queries), ready.steps)
 
 
 def _result(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Run]) -> Result:

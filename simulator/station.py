@@ -47,7 +47,7 @@ class Station:
             case "least_work":
                 return min(able, key=lambda berth: berth.lane.load)
             case "shortest_queue":
-                return min(able, key=lambda berth: len(berth.lane.scheduler))
+                return min(able, key=lambda berth: berth.lane.queue)
             case "prefix_affine":
                 return min(able, key=lambda berth: (-_resident(berth.lane, group[0]), berth.lane.load))
 

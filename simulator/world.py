@@ -158,7 +158,7 @@ class World:
         self._open[query] = _Case(record, None)
         if self.deadline is not None:
             self.at(self.now + self.deadline, lambda: self._settling(self._expire, query))
-        self._follow([(query, self.council.ask(query))])
+        self._follow([(query, self.council.ask(query))], arrival=True)
 
     def _expire(self, query: Query) -> None:
         if query in self._open:
@@ -170,18 +170,18 @@ class World:
 
     # Motions.
 
-    def _follow(self, motions: Sequence[tuple[Query, Motion]]) -> None:
+    def _follow(self, motions: Sequence[tuple[Query, Motion]], *, arrival: bool = False) -> None:
         """Withdraw, then start, then close, for all that was heard at one moment."""
         for _, motion in motions:
             for inference in motion.withdraw:
                 self._withdraw(inference)
         for query, motion in motions:
             for group in _by_model(motion.start):
-                self._start(group)
+                self._start(group, arrival)
             if motion.closes:
                 self._close(query, motion)
 
-    def _start(self, group: list[Inference]) -> None:
+    def _start(self, group: list[Inference], arrival: bool) -> None:
         first = group[0]
         verifying = self.truth.seconds_to_verify(first)
         query = self._open[first.query].record
@@ -195,11 +195,11 @@ class World:
         station = self.stations[first.model]
         there = self.network.arrival(self.now, self.home, station.tier, first.prompt_tokens) + self.overhead
         if there <= self.env.now:
-            self._submit(group, station)
+            self._submit(group, station, arrival)
         else:
-            self.at(there, lambda: self._settling(self._submit, group, station))
+            self.at(there, lambda: self._settling(self._submit, group, station, arrival))
 
-    def _submit(self, group: list[Inference], station: Station) -> None:
+    def _submit(self, group: list[Inference], station: Station, arrival: bool) -> None:
         """Queue a group on a lane; lost when no lane can ever hold it."""
         group = [inference for inference in group if inference in self._runs]
         if not group:
@@ -212,10 +212,8 @@ class World:
             run = self._runs[inference]
             run.berth = berth
             run.record.device = berth.device.name
-        blocked = bool(berth.lane.scheduler.waiting)
-        berth.lane.scheduler.submit(group)
-        if berth.device.idle or not blocked:
-            self._woken[berth.device] = None
+        berth.device.post(berth.lane, group, arrival=arrival)
+        self._woken[berth.device] = None
 
     def _lose(self, group: Sequence[Inference], reason: str) -> None:
         heard = []
@@ -235,7 +233,7 @@ class World:
             self._end(inference, "withdrawn", 0)
             return
         device = run.berth.device
-        device.leaving.append((run.berth.lane, inference))
+        device.withdraw(run.berth.lane, inference)
         self._woken[device] = None
 
     # Devices.
@@ -250,8 +248,9 @@ class World:
                 self._set_alarm(device)
 
     def _begin(self, device: Device) -> None:
-        for inference, written in device.withdraw_left():
-            self._end(inference, "withdrawn", written)
+        for inference, written in device.open_mail():
+            if inference in self._runs:
+                self._end(inference, "withdrawn", written)
         if device.begin(self.now):
             self._set_alarm(device)
 

@@ -50,10 +50,11 @@ def fixed(recipe: Recipe, split: Split, count: int) -> list[Problem]:
 def write_tasks(folder: Path, recipe: Recipe) -> None:
     """Write `validation.jsonl` and `heldout.jsonl`, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split, count in (("validation", recipe.validation), ("heldout", recipe.heldout)):
+    counts: dict[Split, int] = {"validation": recipe.validation, "heldout": recipe.heldout}
+    for split, count in counts.items():
         lines = [
             json.dumps({"id": f"{split}-{number}", "prompt": problem.prompt, "reference": problem.reference})
-            for number, problem in enumerate(fixed(recipe, split, count))  # type: ignore[arg-type]
+            for number, problem in enumerate(fixed(recipe, split, count))
         ]
         partial = folder / f"{split}.jsonl.partial"
         partial.write_text("\n".join(lines) + "\n")

@@ -11,7 +11,7 @@ expert generated them. The verdict on the whole is the logit at the last token t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -79,10 +79,13 @@ def corrupted(problems: Sequence[Problem], random: Random) -> Candidates:
 
 
 def fit_value(value: Network, decoder: Network, candidates: Candidates, recipe: Recipe, report: Report) -> float:
-    """Teach a value model grown from `decoder`; a third of each batch each is sampled, corrupted and right."""
+    """Teach a value model grown from `decoder`; its batches are sampled, corrupted and right answers in equal parts."""
     norm = copy.deepcopy(decoder.model.norm)  # reads the trunk's predictions while training, and is not kept
     batches = _batches(candidates, recipe)
-    loss: Callable[[], Tensor] = lambda: _loss(value, norm, recipe.shape.layers, next(batches))  # noqa: E731
+
+    def loss() -> Tensor:
+        return _loss(value, norm, recipe.shape.layers, next(batches))
+
     return fit([*value.parameters(), *norm.parameters()], recipe.value.course, loss, report)
 
 

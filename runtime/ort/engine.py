@@ -133,7 +133,7 @@ class ExpertEngine:
         tokens, logprobs = self._drawing.next(part, outputs)
         rows.book(part, tokens, logprobs)
         self._calls.ids[part, 0] = tokens
-        over = (tokens[:, None] == self._ends).any(axis=1)
+        over = (tokens[:, None] == self._ends).any(axis=1) & rows.ends[part]
         over |= rows.written[part] >= rows.budget[part]
         over |= ~np.isfinite(logprobs)
         if rows.watched:

@@ -41,7 +41,8 @@ class Rows:
     """Decoding rows 0 to `count`, kept without holes: whoever leaves is replaced by the last.
 
     Per row: `settings` for sampling, `written` tokens and the `budget` of them, `logprob`, the sum of their
-    log-probabilities, and `tokens`, the ids themselves. `changes` counts who came and went.
+    log-probabilities, `ends`, whether end tokens end it, and `tokens`, the ids themselves. `changes` counts who came
+    and went.
     """
 
     def __init__(self, rows: int, length: int) -> None:
@@ -53,6 +54,7 @@ class Rows:
         self.written = np.zeros(rows, np.int32)
         self.budget = np.zeros(rows, np.int32)
         self.logprob = np.zeros(rows, np.float64)
+        self.ends = np.ones(rows, bool)
         self.tokens = np.zeros((rows, length), np.int64)
         self.watched: list[Row] = []
         self.penalised: list[Row] = []
@@ -67,6 +69,7 @@ class Rows:
         self.place[row.job] = place
         self.settings[place] = row.settings
         self.budget[place] = row.budget
+        self.ends[place] = row.request.ends
         self.written[place] = 0
         self.logprob[place] = 0.0
         if row.growing is not None:
@@ -96,7 +99,7 @@ class Rows:
             return None
         self.rows[place] = last
         self.place[last.job] = place
-        for array in (self.settings, self.written, self.budget, self.logprob):
+        for array in (self.settings, self.written, self.budget, self.logprob, self.ends):
             array[place] = array[self.count]
         written = self.written[place]
         self.tokens[place, :written] = self.tokens[self.count, :written]

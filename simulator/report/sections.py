@@ -44,7 +44,7 @@ PERFORMANCE = (
     Metric("ttft_p95", "TTFT p95", "s"),
     Metric("throughput", "answered", "/s"),
     Metric("utilisation", "busy", "share"),
-    Metric("accuracy", "right, as assumed", "share"),
+    Metric("accuracy", "right, simulated", "share"),
 )
 MONEY = (
     Metric(COST, "per query", "USD"),

@@ -45,8 +45,8 @@ def timeline(simulation: Simulation, name: str) -> Figure | None:
     return Figure(
         f"timeline-{name}",
         f"Devices over time: {simulation.name}, {line.key}",
-        f"{len(line.tracks)} devices, from top to bottom: {', '.join(f'{q.title} ({q.unit})' for q in shown)}. "
-        "A query waits for the slowest of its experts.",
+        f"{len(line.tracks)} replica{'s' * (len(line.tracks) != 1)} on {line.devices or 'their devices'}, from top to bottom: "
+        f"{', '.join(f'{q.title} ({q.unit})' for q in shown)}. A query waits for the slowest of its experts.",
         data,
         _panels(shown, few),
         90 + (height + 34) * len(shown),
