@@ -1,0 +1,137 @@
+"""Random scenarios, small enough to run by the hundred, odd enough to find what breaks."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from typing import Any
+
+from octavo.profiles import Scenario, load_scenario, vary
+from octavo.simulator.run import Prepared, prepare
+
+POLICIES: tuple[dict[str, Any], ...] = (
+    {"name": "ensemble"},
+    {"name": "single"},
+    {"name": "best_of_n", "samples": 5},
+    {"name": "majority"},
+    {"name": "weighted_vote"},
+    {"name": "mean_logprob"},
+    {"name": "filtered", "verifier_seconds": 0.05},
+    {"name": "early_exit", "sure_at": 0.7},
+    {"name": "early_exit", "by": "majority"},
+    {"name": "cascade", "first": "expert-1", "accept_at": 0.7},
+    {"name": "pruned", "after_tokens": 8, "keep": 0.5},
+)
+DEDICATED = [
+    {"of": "experts", "tier": "cloud", "hardware": "l40s"},
+    {"of": "value", "tier": "cloud", "hardware": "l40s"},
+]
+PLACEMENTS: tuple[list[dict[str, Any]], ...] = (
+    DEDICATED,
+    [
+        {**place, "replicas": 2, "routing": routing}
+        for place, routing in zip(DEDICATED, ("least_work", "shortest_queue"), strict=True)
+    ],
+    [
+        {**place, "replicas": 2, "routing": routing}
+        for place, routing in zip(DEDICATED, ("round_robin", "prefix_affine"), strict=True)
+    ],
+    [{"of": ["experts", "value"], "tier": "cloud", "hardware": "h200", "mode": "co-located"}],
+    [{"of": "experts", "tier": "cloud", "hardware": "h100-sxm", "mode": "lora"}, DEDICATED[1]],
+    [
+        {"of": "experts", "tier": "cloud", "hardware": "l40s", "pipeline_parallel": 2, "tensor_parallel": 2},
+        DEDICATED[1],
+    ],
+    [{"of": "experts", "tier": "edge", "hardware": "rtx-4090"}, DEDICATED[1]],
+)
+
+
+@cache
+def base() -> Scenario:
+    change = {
+        "ensemble": {
+            "experts": {"model": "llama-3.2-3b", "count": 3, "accuracy": 0.5},
+            "value": {"kind": "model", "model": "qwen2.5-0.5b"},
+        },
+        "fleet": {
+            "tiers": {"cloud": {"client_link": "wan"}, "edge": {"client_link": "wifi-6"}},
+            "links": [{"between": ["edge", "cloud"], "link": "wan"}],
+            "placement": DEDICATED,
+        },
+        "baselines": [],
+    }
+    return vary(load_scenario("single-box"), change)
+
+
+def scenario(seed: int, policy: dict[str, Any] | None = None) -> Scenario:
+    """A random scenario; the same seed gives the same, whatever the policy."""
+    rng = random.Random(seed)
+    placement = rng.choice(PLACEMENTS)
+    lora = placement[0].get("mode") == "lora"
+    chosen = rng.choice(POLICIES)
+    value = rng.choice([{"kind": "model", "model": "qwen2.5-0.5b"}, {"kind": "head"}, {"kind": "none"}])
+    change: dict[str, Any] = {
+        "ensemble": {
+            "samples_per_expert": rng.randint(1, 3),
+            "adapters": {"kind": "lora", "rank": 8} if lora else {"kind": "full"},
+            "value": value,
+            "policy": policy or chosen,
+            "deadline": rng.choice([None, None, 2.0, 0.3]),
+        },
+        "fleet": {"placement": placement},
+        "engine": {
+            "kv_blocks": rng.choice([None, None, 60, 90]),
+            "max_num_seqs": rng.choice([4, 16, 256]),
+            "max_num_batched_tokens": rng.choice([256, 2048]),
+            "prefix_caching": rng.random() < 0.7,
+            "request_overhead": rng.choice([0.0, 0.003]),
+        },
+        "workload": {
+            "arrivals": rng.choice(
+                [
+                    {"kind": "poisson", "rate": rng.choice([1.0, 10.0, 60.0])},
+                    {"kind": "gamma", "rate": 10.0, "cv": 2.0},
+                    {"kind": "closed_loop", "clients": 4, "think": 0.1},
+                    {"kind": "at_once"},
+                ]
+            ),
+            "prompt_tokens": {"kind": "lognormal", "mean": 150, "cv": 1, "min": 2, "max": 600},
+            "answer_tokens": {"kind": "lognormal", "mean": 40, "cv": 1, "min": 1, "max": 200},
+            "shared_prefix_tokens": rng.choice([0, 64]),
+            "queries": rng.randint(5, 30),
+            "warmup": 0.0,
+        },
+    }
+    return vary(base(), change)
+
+
+def plain(seed: int) -> Scenario:
+    """A random scenario of what the core's driver page describes: no links, deadlines or overheads; one replica."""
+    rng = random.Random(seed)
+    policy = rng.choice([policy for policy in POLICIES if policy["name"] != "filtered"])
+    placement = PLACEMENTS[rng.choice([0, 3, 4])]
+    lora = placement[0].get("mode") == "lora"
+    change = {
+        "ensemble": {"adapters": {"kind": "lora", "rank": 8} if lora else {"kind": "full"}, "deadline": None},
+        "fleet": {"placement": placement, "tiers": {"cloud": {"client_link": None}}},
+        "engine": {"max_num_seqs": 16, "request_overhead": 0.0},
+        "workload": {"arrivals": {"kind": "poisson", "rate": rng.choice([1.0, 10.0, 60.0])}},
+    }
+    return vary(scenario(seed, policy), change)
+
+
+def world(
+    seed: int,
+    *,
+    leaps: bool = True,
+    policy: dict[str, Any] | None = None,
+    skew: float = 1e-3,
+    of: Scenario | None = None,
+) -> Prepared:
+    """Ready to run. No two devices are exactly alike: ties have no order."""
+    ready = prepare(of or scenario(seed, policy), seed, trace=True)
+    for number, (device, _) in enumerate(ready.fleet.replicas):
+        device.skew = 1 + skew * number
+        for lane in device.lanes:
+            lane.most_repeats = 1 << 30 if leaps else 1
+    return ready
