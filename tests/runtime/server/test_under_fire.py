@@ -1,0 +1,185 @@
+"""Clients that leave, more work than fits, models that die, deadlines: no place leaks, and the next query is right."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+BODY = {"model": "octavo", "messages": [{"role": "user", "content": "abc 123:"}], "seed": 3, "max_tokens": 60}
+ASK = "/v1/chat/completions"
+Slow = Callable[[float], None]
+
+
+@pytest.fixture
+def slow(octavo: Any, monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """slow(seconds): every step of every model takes at least so long."""
+
+    def make(seconds: float) -> None:
+        for lane in octavo.loop.lanes:
+            for engine in lane.engines.values():
+                run = type(engine).run.__get__(engine)
+                monkeypatch.setattr(
+                    engine, "run", lambda step, run=run: (time.sleep(seconds), run(step))[1], raising=False
+                )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def right(server: Any) -> Any:
+    """What a query gets that nothing disturbs."""
+    return httpx.post(server.url + ASK, json=BODY, timeout=30).json()["choices"]
+
+
+def request(body: dict[str, Any], length: int | None = None) -> bytes:
+    raw = json.dumps(body).encode()
+    head = f"POST {ASK} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}"
+    return (head.encode() + b"\r\n\r\n" + raw)[:length]
+
+
+LEAVING = {
+    "in the head": (BODY, 30, b"", 0.0),
+    "in the body": (BODY, -20, b"", 0.05),
+    "at once": (BODY, None, b"", 0.0),
+    "while the candidates are written": (BODY, None, b"", 0.2),
+    "in a stream, before the answer": (BODY | {"stream": True}, None, b": ", 0.1),
+    "in a stream, between tokens": (BODY | {"stream": True, "model": "octavo/expert-0"}, None, b'"content":"', 0.1),
+}
+
+
+@pytest.mark.parametrize("point", LEAVING)
+def test_a_client_that_leaves_takes_all_its_candidates_along(server: Any, right: Any, slow: Slow, point: str) -> None:
+    body, length, heard, wait = LEAVING[point]
+    slow(0.05)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as line:
+        line.sendall(request(body, length))
+        seen = b""
+        while heard not in seen:
+            seen += line.recv(65536)
+        time.sleep(wait)
+    assert server.wait_until_empty(1.5)
+    slow(0)
+    assert httpx.post(server.url + ASK, json=BODY, timeout=30).json()["choices"] == right
+
+
+def test_work_that_nobody_waits_for_is_not_finished(server: Any, octavo: Any, slow: Slow) -> None:
+    over: list[Any] = []
+    octavo.loop.recorder.listeners.append(lambda query, inferences: over.append((query, inferences)))
+    slow(0.05)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(server.url + ASK, json=BODY, timeout=0.3)
+    assert server.wait_until_empty(1.5)
+    octavo.loop.recorder.listeners.pop()
+    [(query, inferences)] = over
+    assert query.outcome == "failed"
+    assert {each.end for each in inferences} == {"withdrawn"}
+
+
+async def many(url: str, count: int, **body: Any) -> list[tuple[httpx.Response, float]]:
+    """Answers to that many queries at once, and the seconds that each took."""
+    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=None)) as client:
+
+        async def one(number: int) -> tuple[httpx.Response, float]:
+            start = time.perf_counter()
+            answer = await client.post(url + ASK, json=BODY | {"seed": number} | body)
+            return answer, time.perf_counter() - start
+
+        return await asyncio.gather(*map(one, range(count)))
+
+
+def test_what_does_not_fit_the_queue_is_told_when_to_come_back(serve: Any, slow: Slow) -> None:
+    with serve(max_num_queued_reqs=9) as up:  # two queries of four candidates
+        slow(0.01)
+        answers = asyncio.run(many(up.url, 30))
+        got = [answer.status_code for answer, _ in answers]
+        assert set(got) == {200, 429}
+        assert 2 <= got.count(200) < 30
+        for answer, _ in answers:
+            if answer.status_code == 429:
+                assert int(answer.headers["retry-after"]) >= 1
+                assert answer.json()["error"]["code"] == "queue_full"
+        assert up.wait_until_empty()
+        assert httpx.post(up.url + ASK, json=BODY).status_code == 200
+
+
+def test_tokens_are_counted_too(serve: Any, slow: Slow) -> None:
+    with serve(max_num_queued_tokens=4 * 80) as up:
+        assert httpx.post(up.url + ASK, json=BODY | {"max_tokens": 70}).status_code == 400  # never fits
+        slow(0.01)
+        got = [answer.status_code for answer, _ in asyncio.run(many(up.url, 4))]
+        assert sorted(got) == [200, 429, 429, 429]
+        assert up.wait_until_empty()
+
+
+def test_a_query_counts_as_many_as_it_may_ask(serve: Any) -> None:
+    with serve(max_num_queued_reqs=3) as up:
+        assert httpx.post(up.url + ASK, json=BODY).status_code == 400
+        assert httpx.post(up.url + ASK, json=BODY | {"model": "octavo/expert-0"}).status_code == 200
+
+
+def test_at_the_deadline_the_answer_is_chosen_among_what_is_there(serve: Any, octavo: Any, slow: Slow) -> None:
+    with serve(deadline=0.5) as up:
+        engine = next(lane.engines["expert-1"] for lane in octavo.loop.lanes if "expert-1" in lane.engines)
+        run = engine.run
+        engine.run = lambda step: (time.sleep(0.3), run(step))[1]
+        try:
+            got = httpx.post(up.url + ASK, json=BODY, timeout=30).json()["octavo"]
+        finally:
+            del engine.run
+        assert (got["degraded"], got["chosen_expert"], got["candidates"]) == (True, "expert-0", 2)
+        slow(0.3)
+        late = httpx.post(up.url + ASK, json=BODY, timeout=30)
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline")
+        stream = httpx.post(up.url + ASK, json=BODY | {"stream": True}, timeout=30)
+        assert (stream.status_code, '"code":"deadline"' in stream.text) == (200, True)
+        assert stream.text.endswith("data: [DONE]\n\n")
+        assert up.wait_until_empty()
+
+
+@pytest.fixture
+def broken(make_bundle: Any) -> Iterator[Any]:
+    """Two experts, of which the second gives NaN."""
+    from octavo.runtime.local import Octavo
+
+    with Octavo.load(make_bundle(broken=(1,)), provider="cpu", threads=1) as loaded:
+        yield loaded
+
+
+def test_candidates_of_nan_are_dropped_and_said_to_be(serve: Any, broken: Any) -> None:
+    with serve(octavo=broken) as up:
+        got = httpx.post(up.url + ASK, json=BODY, timeout=30).json()["octavo"]
+        assert (got["degraded"], got["candidates"], got["chosen_expert"]) == (True, 2, "expert-0")
+        alone = httpx.post(up.url + ASK, json=BODY | {"model": "octavo/expert-1"}, timeout=30)
+        assert (alone.status_code, alone.json()["error"]["code"]) == (500, "no_candidate")
+        assert 'octavo_candidates_total{expert="expert-1",outcome="lost"} 3.0' in httpx.get(up.url + "/metrics").text
+        assert up.wait_until_empty()
+
+
+def test_a_dead_expert_costs_its_candidates_and_a_dead_ensemble_is_not_ready(serve: Any, broken: Any) -> None:
+    with serve(octavo=broken) as up:
+        assert httpx.get(up.url + "/ready").json() == {"status": "ready", "dead": []}
+        engines = {name: engine for lane in broken.loop.lanes for name, engine in lane.engines.items()}
+        for name, status in {"expert-1": 200, "value": 200, "expert-0": 503}.items():
+            engines[name].run = None
+            httpx.post(up.url + ASK, json=BODY, timeout=30)
+            ready = httpx.get(up.url + "/ready")
+            assert (ready.status_code, name in ready.json()["dead"]) == (status, True)
+        assert httpx.post(up.url + ASK, json=BODY, timeout=30).status_code == 500
+        assert httpx.get(up.url + "/health").status_code == 200
+        assert up.wait_until_empty()
+
+
+def test_many_idle_connections_are_in_nobodys_way(server: Any, right: Any) -> None:
+    lines = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
+    try:
+        assert httpx.post(server.url + ASK, json=BODY, timeout=30).json()["choices"] == right
+    finally:
+        for line in lines:
+            line.close()
