@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= runtime,export,dev
+EXTRAS ?= runtime,serve,export,dev
 INSTALLED := $(VENV)/.installed
 
 .PHONY: setup demo test lint types docs bench gpu compile plain clean
