@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import numpy as np
+
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import Manifest, verify_bundle
 from octavo.runtime.contents import Contents, Label, Request, Tokens, Written
@@ -26,7 +28,7 @@ from octavo.runtime.sampling import Sampling
 from octavo.runtime.text import Message, Vocabulary
 from octavo.runtime.verifier import VERIFIER, VerifierEngine
 
-Prompt = str | Sequence[Message]
+Prompt = str | Sequence[Message] | Tokens
 Finish = Literal["stop", "length"]  # an end token or a stop string; or the budget of new tokens
 
 
@@ -164,7 +166,8 @@ class Octavo:
     def ask(self, prompt: Prompt, **options: Any) -> Result:
         """One prompt, one answer.
 
-        A prompt is text, or a list of `{"role": ..., "content": ...}` for the bundle's chat template. Options:
+        A prompt is text, a list of `{"role": ..., "content": ...}` for the bundle's chat template, or token
+        ids (int64). Options:
 
         - `policy` (a name, or a generator of the core) and its `settings`, a mapping;
         - `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`: see `Sampling`; `experts`
@@ -172,7 +175,8 @@ class Octavo:
         - `max_new_tokens`, cut down to what the context leaves; `stop`, strings that end a candidate;
         - `seed`: the same seed gives the same candidates, whatever else is asked meanwhile;
         - `deadline` in seconds: the answer is then chosen among what has arrived;
-        - `label`, finds in a text what a vote counts; `verify`, says of a text whether it is right.
+        - `label`, finds in a text what a vote counts; `verify`, says of a text whether it is right;
+        - `ends=False`: end tokens end nothing, every candidate writes its whole budget.
 
         Raises ConfigError for a wrong option or a prompt longer than the context, MachineError where no candidate
         arrived.
@@ -197,7 +201,7 @@ class Octavo:
         """Check the options and read the prompt as tokens, which takes long for a long one; nothing is opened yet."""
         listener = options.pop("listener", None)
         request, policy, deadline = self._request(prompt, listener, **options)
-        text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+        text = self._shown(prompt)
         return Prepared(text, request, policy, deadline)
 
     def start(self, prepared: Prepared) -> Future[Result]:
@@ -269,9 +273,10 @@ class Octavo:
         experts: Mapping[str, Sampling] | None = None,
         label: Label | None = None,
         verify: Callable[[str], bool] | None = None,
+        ends: bool = True,
         **sampling: Any,
     ) -> tuple[Request, Policy, float | None]:
-        tokens = self.vocabulary.encode(prompt) if isinstance(prompt, str) else self.vocabulary.chat(prompt)
+        tokens = self._tokens(prompt)
         budget = self._budget(tokens, max_new_tokens)
         chosen = self._policy(policy, settings or {}, verify is not None)
         self._check_names("experts", experts or {})
@@ -286,8 +291,20 @@ class Octavo:
             label,
             verify,
             listener,
+            ends,
         )
         return request, chosen, deadline
+
+    def _tokens(self, prompt: Prompt) -> Tokens:
+        if isinstance(prompt, str):
+            return self.vocabulary.encode(prompt)
+        return prompt if isinstance(prompt, np.ndarray) else self.vocabulary.chat(prompt)
+
+    def _shown(self, prompt: Prompt) -> str:
+        """A prompt as a result shows it: of a conversation, the last message."""
+        if isinstance(prompt, np.ndarray):
+            return self.vocabulary.decode(prompt)
+        return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
 
     def _result(self, prompt: str, closed: Closed) -> Result:
         answer = closed.answer

@@ -56,6 +56,7 @@ class Loop:
         self._dead: dict[str, str] = {}
         self._open: dict[Query, _Open] = {}
         self._lock = RLock()
+        self._quiet = Condition(self._lock)
         self._alarms = _Alarms()
         self._threads = [
             Thread(target=self._serve, args=(lane,), name=f"octavo {lane.device}", daemon=True) for lane in lanes
@@ -92,6 +93,11 @@ class Loop:
         """Nobody waits for the answer any more; all that the query holds is freed at the next steps' ends."""
         with self._lock:
             self._follow(query, self.council.cancel(query))
+
+    def settle(self) -> None:
+        """Wait until no query is open and no lane holds anything of one."""
+        with self._quiet:
+            self._quiet.wait_for(lambda: not self._open)
 
     def close(self) -> None:
         """Cancel what is open, end the threads, free the engines."""
@@ -213,6 +219,8 @@ class Loop:
             del self._open[query]
             self.contents.close(query)
             self.recorder.forget(query, case.all)
+            if not self._open:
+                self._quiet.notify_all()
 
     # Mail, opened by a lane's own thread between two steps.
 

@@ -29,6 +29,15 @@ class Recorder:
         self.steps: list[StepRecord] = []
         self.listeners: list[Listener] = []
 
+    @property
+    def keeps(self) -> bool:
+        return self._keep
+
+    def restart(self) -> None:
+        """Begin the clock and the records anew, when no query is open."""
+        self._start = self._clock()
+        self.queries, self.inferences, self.steps = {}, {}, []
+
     def now(self) -> float:
         """Seconds since the run began."""
         return self._clock() - self._start

@@ -39,6 +39,11 @@ class Vocabulary:
     def has_chat(self) -> bool:
         return self._template is not None
 
+    @property
+    def size(self) -> int:
+        """How many tokens there are."""
+        return int(self._tokenizer.get_vocab_size())
+
     def encode(self, text: str, *, special: bool = True) -> Tokens:
         """Token ids; `special` adds what the tokenizer's post-processor says, such as a first `bos`."""
         return np.array(self._tokenizer.encode(text, add_special_tokens=special).ids, np.int64)

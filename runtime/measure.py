@@ -1,0 +1,184 @@
+"""`measure`: step times of a bundle's models on this machine, and a load served in real time to check them by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import psutil
+from scipy.optimize import nnls
+
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.latency import LatencyProfile, StepTime
+from octavo.profiles.manifest import GraphEntry
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, to_lines
+from octavo.runtime.local import Octavo
+from octavo.runtime.machine import machine
+from octavo.runtime.overheads import Overheads, overheads
+from octavo.runtime.replay import Arrival, poisson, serve_load
+from octavo.runtime.steps import grid, time_steps
+from octavo.runtime.tasks import read_tasks
+
+Progress = Callable[[str, float], None]
+LOAD = 0.5  # of the measured capacity, where no rate is given
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Latency profiles, one for the decoders and one for the judge; the trace of the load that was served."""
+
+    profiles: list[LatencyProfile]
+    trace: list[Record]
+    rate: float
+
+    def to_json(self) -> str:
+        """The document that `octavo report` reads."""
+        profiles = [json.loads(profile.model_dump_json()) for profile in self.profiles]
+        return json.dumps({"kind": "measure", "rate": self.rate, "profiles": profiles}, indent=2) + "\n"
+
+
+def measure(
+    bundle: Path,
+    *,
+    prompts: Path | None = None,
+    arrivals: Sequence[Arrival] | None = None,
+    rate: float | None = None,
+    queries: int = 200,
+    seconds: float = 20.0,
+    max_new_tokens: int | None = None,
+    policy: str | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    progress: Progress = lambda stage, share: None,
+    **load: Any,
+) -> Measurement:
+    """Time prefill, decode and value steps over batch sizes and contexts, then serve a load and record it.
+
+    The steps are timed for about `seconds`, on all devices at once and with the models of a device in turn, as the loop
+    runs them. The load is `arrivals`, or `queries` prompts of the task file `prompts` arriving at random, `rate` a
+    second (None: half of what the machine can do); without either, none is served. `load` goes to `Octavo.load`. With
+    `out`, a folder, it writes latency-decoder.json, latency-judge.json, measure.json and trace.jsonl.
+
+    Raises ConfigError, BundleError or MachineError.
+    """
+    options = {"seed": seed, "max_new_tokens": max_new_tokens, "policy": policy}
+    texts = [task.prompt for task in read_tasks(prompts)] if prompts else []
+    with Octavo.load(bundle, keep_records=True, **load) as octavo:
+        progress("step times", 0.0)
+        limits = next(iter(octavo.placed.lanes[0].engines.values())).limits
+        cells = grid(octavo.placed.context, limits.max_rows, octavo.ensemble.samples_per_expert, limits.max_step_tokens)
+        lanes, value = octavo.placed.lanes, octavo.ensemble.value_model
+        times = time_steps(lanes, octavo.loop.contents, value, cells, seconds, seed)
+        steps = {judge: times.step_times(judge=judge) for judge in (False, True)}
+        fits = {judge: fitted(found) for judge, found in steps.items() if found}
+        capacity, beside = rate or 1.0, Overheads()
+        if texts:
+            progress("overheads", 0.0)
+            capacity, beside = overheads(octavo, texts, {judge: fit.seconds for judge, fit in fits.items()}, options)
+        profiles = [_profile(octavo, judge, steps[judge], fit, beside) for judge, fit in fits.items()]
+        wanted = rate or LOAD * capacity
+        coming = list(arrivals) if arrivals else poisson(texts, wanted, queries, seed) if texts else []
+        trace = serve_load(octavo, coming, lambda share: progress("serving a load", share), **options) if coming else []
+    found = Measurement(profiles, trace, wanted)
+    if out is not None:
+        _write(out, found)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Seconds of a step as a line in what it does; no coefficient is negative."""
+
+    coefficients: dict[str, float]
+    residuals: dict[str, float]
+
+    def seconds(self, decodes: int, context: int, prefill_tokens: int, prefill_rows: int) -> float:
+        values = _features(decodes, context, prefill_tokens, prefill_rows)
+        return float(np.dot(values, list(self.coefficients.values())))
+
+
+FEATURES = ("step", "decoding row", "context token", "prefill", "prefill token", "prefill row")
+
+
+def _features(decodes: int, context: int, prefill_tokens: int, prefill_rows: int) -> tuple[float, ...]:
+    return 1.0, decodes, context, float(prefill_rows > 0), prefill_tokens, prefill_rows
+
+
+def fitted(steps: Sequence[StepTime]) -> Fit:
+    """Least squares of the relative error; residuals are relative."""
+    seconds = np.array([step.seconds for step in steps])
+    matrix = np.array([_features(s.decodes, s.context, s.prefill_tokens, s.prefill_rows) for s in steps])
+    scale = np.maximum(matrix.max(axis=0), 1e-30)
+    found = nnls(matrix / scale / seconds[:, None], np.ones(len(steps)))[0] / scale
+    errors = np.abs(matrix @ found / seconds - 1)
+    residuals = {"mape": errors.mean(), "p90": np.percentile(errors, 90), "worst": errors.max()}
+    return Fit(
+        dict(zip(FEATURES, map(float, found), strict=True)), {key: float(value) for key, value in residuals.items()}
+    )
+
+
+def _profile(octavo: Octavo, judge: bool, steps: list[StepTime], fit: Fit, beside: Overheads) -> LatencyProfile:
+    manifest = octavo.manifest
+    entry = manifest.value if judge and manifest.value else manifest.experts[0]
+    graph: GraphEntry = manifest.graph(entry.weights[0].graph)
+    files = {each.path: each.size for each in manifest.files}
+    about = machine()
+    return LatencyProfile(
+        name=f"{manifest.name}-{'judge' if judge else 'decoder'}",
+        model=entry.name,
+        kind="judge" if judge else "decoder",
+        hardware=about["processor"],
+        provider=octavo.provider,
+        precision=graph.precision,
+        threads=octavo.placed.threads,
+        concurrent=len(octavo.placed.lanes),
+        measured_on=date.today().isoformat(),
+        machine=about,
+        steps=steps,
+        step_overhead=beside.per_step.get(judge, 0.0),
+        inference_overhead=beside.per_inference,
+        query_overhead=beside.per_query,
+        weight_bytes=sum(files[path] for path in set(entry.weights[0].locations.values())),
+        kv_bytes_per_token=graph.kv.bytes_per_token if graph.kv else 0,
+        peak_memory_bytes=psutil.Process().memory_info().rss,
+        coefficients=fit.coefficients,
+        residuals=fit.residuals,
+    )
+
+
+def _write(out: Path, found: Measurement) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for profile in found.profiles:
+            (out / f"latency-{profile.kind}.json").write_text(profile.model_dump_json(indent=2) + "\n")
+        if found.trace:
+            (out / "trace.jsonl").write_text("".join(f"{line}\n" for line in to_lines(found.trace)))
+        (out / "measure.json").write_text(found.to_json())
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot write the measurement: {error.strerror}") from None
+
+
+def summary(trace: Sequence[Record]) -> dict[str, float]:
+    """Medians and tails of a trace's answered queries, in seconds, and tokens per second of all candidates."""
+    queries = [r for r in trace if isinstance(r, QueryRecord) and r.latency is not None and r.outcome == "answered"]
+    if not queries:
+        return {}
+    latencies = [query.latency or 0.0 for query in queries]
+    first = [query.ttft for query in queries if query.ttft is not None]
+    tokens = sum(r.new_tokens for r in trace if isinstance(r, InferenceRecord))
+    wall = max(q.ended or 0.0 for q in queries) - min(q.arrival for q in queries)
+    return {
+        "queries": float(len(queries)),
+        "latency_p50": median(latencies),
+        "latency_p95": float(np.percentile(latencies, 95)),
+        "latency_mean": mean(latencies),
+        "ttft_p50": median(first) if first else 0.0,
+        "ttft_p95": float(np.percentile(first, 95)) if first else 0.0,
+        "tokens_per_second": tokens / max(wall, 1e-9),
+    }

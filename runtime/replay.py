@@ -1,0 +1,108 @@
+"""Serves an open-loop load in real time: prompts that arrive whether or not the earlier ones are answered."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import numpy as np
+
+from octavo.profiles.errors import ConfigError
+from octavo.runtime.core.trace import Record
+from octavo.runtime.local import Octavo, Prepared, Result
+
+SPIN = 0.002  # seconds before an arrival that are not slept
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A query of a load: when it comes (seconds from the start), and a prompt, or how long a made-up one is.
+
+    With `answer_tokens` every inference writes exactly so many.
+    """
+
+    at: float
+    prompt: str | None = None
+    prompt_tokens: int = 0
+    answer_tokens: int | None = None
+
+
+def poisson(prompts: Sequence[str], rate: float, queries: int, seed: int = 0) -> list[Arrival]:
+    """Prompts in turn, at independent times, `rate` a second on the mean."""
+    if rate <= 0 or queries < 1:
+        raise ConfigError(f"load: rate and queries must be positive, got {rate} and {queries}")
+    rng, at = random.Random(seed), 0.0
+    arrivals = []
+    for number in range(queries):
+        at += rng.expovariate(rate)
+        arrivals.append(Arrival(at, prompts[number % len(prompts)]))
+    return arrivals
+
+
+def read_mooncake(path: Path, *, speed: float = 1.0, queries: int | None = None) -> list[Arrival]:
+    """A recorded load, one JSON object a line: `timestamp` in milliseconds, `input_length`, `output_length`.
+
+    Raises ConfigError naming file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[:queries]
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    arrivals = [_recorded(line, f"{path}:{number}", speed) for number, line in enumerate(lines, 1) if line.strip()]
+    if not arrivals:
+        raise ConfigError(f"{path}:1: no arrivals in it")
+    return arrivals
+
+
+def _recorded(line: str, where: str, speed: float) -> Arrival:
+    try:
+        row = json.loads(line)
+        at, prompt, answer = float(row["timestamp"]), int(row["input_length"]), int(row["output_length"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: not an arrival ({error}); it has timestamp, input_length, output_length") from None
+    if at < 0 or prompt < 1 or answer < 1:
+        raise ConfigError(f"{where}: timestamp must not be negative, lengths must be at least 1, got {line[:80]}")
+    return Arrival(at / 1000 / speed, None, prompt, answer)
+
+
+def serve_load(
+    octavo: Octavo, arrivals: Iterable[Arrival], told: Callable[[float], None] = lambda share: None, **options: Any
+) -> list[Record]:
+    """Ask each query at its time, wait for all answers, and return the run's trace: its head, then all records.
+
+    The bundle must have been loaded with `keep_records`. Options are those of `Octavo.ask`. A query that cannot be
+    answered is in the trace as failed.
+    """
+    if not octavo.loop.recorder.keeps:
+        raise ConfigError("replay: load the bundle with keep_records")
+    prepared = [(arrival.at, _prepare(octavo, arrival, number, options)) for number, arrival in enumerate(arrivals)]
+    prepared.sort(key=lambda pair: pair[0])
+    recorder = octavo.loop.recorder
+    recorder.restart()
+    futures: list[Future[Result]] = []
+    for at, ready in prepared:
+        while (ahead := at - recorder.now()) > 0:
+            sleep(max(0.0, ahead - SPIN) or ahead / 2)
+        futures.append(octavo.start(ready))
+        told(len(futures) / len(prepared))
+    wait(futures)
+    octavo.loop.settle()
+    head = octavo.run_record()
+    head.policy = str(options.get("policy") or head.policy)
+    head.settings = dict(options.get("settings") or {})
+    head.deadline, head.seed = options.get("deadline"), int(options.get("seed", 0))
+    return [head, *recorder.records()]
+
+
+def _prepare(octavo: Octavo, arrival: Arrival, number: int, options: dict[str, Any]) -> Prepared:
+    if arrival.prompt is not None:
+        return octavo.prepare(arrival.prompt, number=number, **options)
+    room = octavo.placed.context - 1
+    tokens = np.random.default_rng(number).integers(3, octavo.vocabulary.size, min(arrival.prompt_tokens, room))
+    return octavo.prepare(tokens, number=number, ends=False, **options | {"max_new_tokens": arrival.answer_tokens})
