@@ -17,7 +17,7 @@ NUMPY = {"float32": np.float32, "int64": np.int64}
 
 
 class Calls:
-    """Runs one model on one cache. What a call returns is overwritten by the next call of its kind.
+    """Runs one model on one cache. What a call returns is overwritten by the next call.
 
     `ids` [rows, 1] int64 and `lengths` [rows] int32 are the caller's to fill before each decode: the token to read in
     each row, and the tokens that the row holds after it.
@@ -64,22 +64,24 @@ class Calls:
         feeds = (ids, lengths, np.array([total], np.int32), picks)
         kept = _bind_feeds(binding, feeds, self.model)
         self.cache.bind(binding, start, rows)
-        for name in self._outputs:
-            binding.bind_output(name)
+        views = self._bind_outputs(binding, rows)
         self.model.session.run_with_iobinding(binding)
         del kept
-        found = binding.get_outputs()[-len(self._outputs) :]
-        return {name: value.numpy()[:, 0] for name, value in zip(self._outputs, found, strict=True)}
+        return views
 
     def _bind_decode(self, rows: int) -> Any:
         binding = self.model.session.io_binding()
         _bind_feeds(binding, (self.ids[:rows], self.lengths[:rows], self._total, self._picks[:rows]), self.model)
         self.cache.bind(binding, 0, rows)
-        views = {name: output[:rows] for name, output in self._outputs.items()}
-        for name, view in views.items():
-            binding.bind_output(name, "cpu", 0, view.dtype, view.shape, view.ctypes.data)
-        self._views[rows] = {name: view[:, 0] for name, view in views.items()}
+        self._views[rows] = self._bind_outputs(binding, rows)
         return binding
+
+    def _bind_outputs(self, binding: Any, rows: int) -> Outputs:
+        """Let the outputs be written to the first rows of the buffers; returns those rows."""
+        for name, output in self._outputs.items():
+            shape = (rows, *output.shape[1:])
+            binding.bind_output(name, "cpu", 0, output.dtype, shape, output.ctypes.data)
+        return {name: output[:rows, 0] for name, output in self._outputs.items()}
 
     def _allocate(self, rows: int) -> Outputs:
         dtypes = {entry.name: NUMPY[entry.dtype] for entry in self.model.graph.outputs if entry.dtype in NUMPY}
