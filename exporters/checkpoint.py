@@ -97,12 +97,6 @@ class Checkpoint:
     def model_type(self) -> str:
         return str(self.config.get("model_type", "unknown"))
 
-    @property
-    def architecture(self) -> str:
-        """The class that wrote it, such as LlamaForCausalLM."""
-        names = self.config.get("architectures") or ["unknown"]
-        return str(names[0])
-
     def read(self, name: str) -> Array:
         return self.tensors[name].read()
 

@@ -18,7 +18,7 @@ from octavo.exporters.net import Net
 from octavo.exporters.ort import OrtLowering
 from octavo.exporters.outputs import Outputs
 from octavo.exporters.policy import check_graph
-from octavo.exporters.profiles import OPTIONS, REFIT_OPTIONS, shape_profiles
+from octavo.exporters.profiles import EP_CONTEXT_OPTIONS, OPTIONS, REFIT_OPTIONS, shape_profiles
 from octavo.exporters.quantize import Blockwise
 from octavo.exporters.spec import Decoder
 from octavo.exporters.spec import Head as HeadKind
@@ -132,6 +132,7 @@ def _tensorrt_settings(net: Net, cache_length: int) -> dict[str, Any]:
         "trt_profiles": shape_profiles(net.described()[0], cache_length),
         "trt_options": OPTIONS,
         "trt_refit_options": OPTIONS | REFIT_OPTIONS,
+        "trt_context_options": OPTIONS | EP_CONTEXT_OPTIONS,
     }
 
 

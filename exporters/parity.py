@@ -12,7 +12,7 @@ import numpy as np
 
 from octavo.exporters.checkpoint import Array
 from octavo.exporters.player import Player, greedy, play
-from octavo.exporters.reference import Reference, open_reference
+from octavo.exporters.reference import Reference
 from octavo.exporters.spec import Head
 from octavo.profiles.errors import GateError
 from octavo.profiles.manifest import Parity, Precision
@@ -132,6 +132,3 @@ def _greedy_equal(player: Player, original: Probe, tolerance: Tolerance) -> bool
     ours = greedy(player, original.prompt, len(original.continuation))
     different = np.flatnonzero(ours != original.continuation)
     return not len(different) or bool(original.leads[different[0]] < tolerance.margin)
-
-
-__all__ = ["Probe", "gate", "measure", "open_reference", "probe"]

@@ -83,6 +83,9 @@ class GraphEntry(_Entry):
     trt_refit_options: dict[str, str] = Field(
         default_factory=dict, description="instead: one engine without weights, refitted for each expert"
     )
+    trt_context_options: dict[str, str] = Field(
+        default_factory=dict, description="instead: keep built engines in an EP-context model beside the graph"
+    )
 
 
 class Parity(_Entry):
