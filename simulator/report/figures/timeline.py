@@ -45,13 +45,17 @@ def timeline(simulation: Simulation, name: str) -> Figure | None:
     return Figure(
         f"timeline-{name}",
         f"Devices over time: {simulation.name}, {line.key}",
-        f"{len(line.tracks)} replica{'s' * (len(line.tracks) != 1)} on {line.devices or 'their devices'}, from top to bottom: "
+        f"{_count(line.tracks)} on {line.devices or 'their devices'}, from top to bottom: "
         f"{', '.join(f'{q.title} ({q.unit})' for q in shown)}. A query waits for the slowest of its experts.",
         data,
         _panels(shown, few),
         90 + (height + 34) * len(shown),
         _means(line.tracks, shown),
     )
+
+
+def _count(tracks: Sequence[Track]) -> str:
+    return f"{len(tracks)} replicas" if len(tracks) > 1 else "One replica"
 
 
 def _grid(tracks: Sequence[Track]) -> list[float]:
