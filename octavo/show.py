@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from octavo import terminal
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from octavo.profiles.manifest import Manifest, Weights
     from octavo.runtime.evaluate import Evaluation
     from octavo.runtime.local import Result as Answer
+    from octavo.runtime.measure import Measurement
     from octavo.simulator.result import Result as Simulation
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8", "int4"]
@@ -139,6 +141,30 @@ def evaluation(found: Evaluation, *, as_json: bool) -> None:
 
 def _maybe(value: float | None, form: str, factor: float = 1.0) -> str:
     return "-" if value is None else form.format(value * factor)
+
+
+def measurement(found: Measurement, out: Path, *, as_json: bool) -> None:
+    """What a step takes here, and the load that was served."""
+    from octavo.runtime.core.trace import QueryRecord
+
+    if as_json:
+        print(found.to_json(), end="")
+        return
+    rows = []
+    for profile in found.profiles:
+        per = profile.coefficients
+        us = (f"{per.get(name, 0.0) * 1e6:.3g}" for name in ("step", "decoding row", "prefill token", "prefill row"))
+        rows.append(
+            (profile.name, profile.kind, *us, str(len(profile.steps)), f"{profile.residuals.get('mape', 0):.1%}")
+        )
+    columns = ("", "", "us/step", "us/row", "us/prefill token", "us/prompt", "steps", "fit error")
+    terminal.show(terminal.table("", columns, rows, left=2))
+    latency = [r.latency * 1e3 for r in found.trace if isinstance(r, QueryRecord) and r.latency is not None]
+    if len(latency) > 1:
+        cuts = quantiles(latency, n=20)
+        served = f"served {len(latency)} queries at {found.rate:.3g}/s"
+        terminal.say(f"{served}: latency p50 {median(latency):.1f} ms, p95 {cuts[18]:.1f} ms")
+    terminal.say(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
 
 
 # What a line of a simulation shows: the metric, its heading, and how it is written.
