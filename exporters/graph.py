@@ -95,26 +95,28 @@ def draw_graph(
     outputs: Outputs,
     activations: str = "fp32",
     adapters: tuple[Adapter, ...] = (),
+    cache_length: int = CACHE_LENGTH,
 ) -> Graph:
     """Draw a decoder for a target; int8 and int4 weights are multiplied by `activations` of fp32 or fp16.
 
-    With `adapters`, each row of a batch names its own. Raises BundleError where the precision lacks a feature.
+    With `adapters`, each row of a batch names its own. `cache_length` (tokens) is for TensorRT's static
+    cache. Raises BundleError where the precision lacks a feature.
     """
     dtype = TYPES.get(precision) or TYPES[activations]
     if precision in BITS and decoder.experts:
         raise BundleError(f"{name}: sparse layers are exported in fp32, fp16 or bf16, not in {precision}")
     plain = Blockwise(BITS[precision], dtype, len(decoder.layers)) if precision in BITS else Dense(dtype)
     linear = Stacked(plain, adapters, dtype) if adapters else plain
-    lower = _lowering(fit_heads(decoder)[0], lowering, dtype)
+    lower = _lowering(fit_heads(decoder)[0], lowering, dtype, cache_length)
     Drawing(decoder, lower, linear, outputs).draw()
     kv = lower.finish()
     return Graph(name, lowering, precision, decoder.head, decoder.vocab_size, lower.net, kv, decoder, outputs, adapters)
 
 
-def _lowering(decoder: Decoder, lowering: Lowering, dtype: ir.DataType) -> Target:
+def _lowering(decoder: Decoder, lowering: Lowering, dtype: ir.DataType, cache_length: int) -> Target:
     if lowering == "ort":
         return OrtLowering(decoder, dtype)
-    return TensorrtLowering(decoder, dtype, min(decoder.max_length, CACHE_LENGTH))
+    return TensorrtLowering(decoder, dtype, min(decoder.max_length, cache_length))
 
 
 def check_tensors(graph: Graph, stored: dict[str, tuple[int, ...]], source: str) -> None:

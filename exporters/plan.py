@@ -14,6 +14,7 @@ from octavo.exporters.package import folder_names
 from octavo.exporters.settings import Settings
 from octavo.exporters.sharing import shared_weights
 from octavo.exporters.spec import Decoder, Head
+from octavo.exporters.tensorrt import CACHE_LENGTH
 from octavo.exporters.value import with_head
 from octavo.exporters.weights import Layout, Weight, lay_out
 from octavo.profiles.errors import BundleError
@@ -157,6 +158,7 @@ def _group(draft: _Draft, index: int, settings: Settings) -> Group:
             settings.outputs,
             settings.activations,
             adapters,
+            settings.max_length or CACHE_LENGTH,
         )
         for lowering in settings.lowerings
     )

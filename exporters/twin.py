@@ -34,7 +34,13 @@ def runnable(
 def _write_twin(folder: Path, graph: Graph, checkpoint: Checkpoint) -> tuple[Path, GraphEntry, Weights]:
     assert graph.decoder is not None
     twin = draw_graph(
-        f"{graph.name}-twin", graph.decoder, graph.lowering, "fp32", graph.outputs, adapters=graph.adapters
+        f"{graph.name}-twin",
+        graph.decoder,
+        graph.lowering,
+        "fp32",
+        graph.outputs,
+        adapters=graph.adapters,
+        cache_length=graph.kv.max_length,
     )
     rounded = [_rounded(weight) for weight in twin.weights]
     layout = lay_out(rounded, lambda weight: FILE)

@@ -60,6 +60,15 @@ def test_a_bundle_for_tensorrt_says_how_to_build_its_engines(make_model: Maker, 
     assert graph.trt_refit_options["trt_weight_stripped_engine_enable"] == "1"
 
 
+def test_the_static_cache_is_as_long_as_asked(make_model: Maker, tmp_path: Path) -> None:
+    folder = make_model(max_position_embeddings=8192)
+    for asked, length in ((None, 2048), (64, 64), (4096, 4096)):
+        out = tmp_path / str(asked)
+        manifest = export_bundle([folder], out, targets=["tensorrt"], precision="fp16", max_length=asked, verify=False)
+        assert manifest.graphs[0].kv
+        assert manifest.graphs[0].kv.max_length == length
+
+
 def test_top_k_and_logsumexp_are_those_of_the_logits(make_model: Maker, tmp_path: Path) -> None:
     import numpy as np
 
