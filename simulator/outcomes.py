@@ -75,8 +75,13 @@ def _chance(accuracy: float, difficulty: float, hard: Floats) -> Floats:
 
 
 def recorded(file: str, slots: Sequence[tuple[int, int]], queries: int, streams: Streams) -> Outcomes:
-    """Each query takes the outcomes of a recorded one; `slots` are the expert's number and sample of each candidate."""
+    """Each query takes the outcomes of a recorded one; `slots` are the expert's number and sample of each candidate.
+
+    A single expert is the one that was sampled most: `octavo eval` gives the best one more samples than the others.
+    """
     tables = list(_read(file).values())
+    if len({expert for expert, _ in slots}) == 1:
+        tables = [dict([max(table.items(), key=lambda pair: len(pair[1]))]) for table in tables]
     picks = streams.of("difficulty").integers(len(tables), size=queries)
     chosen = [[_slot(tables[pick], expert, sample) for expert, sample in slots] for pick in picks]
     return Outcomes(
