@@ -8,8 +8,11 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from queue import SimpleQueue
+from secrets import token_bytes
 from threading import Thread
 from typing import Any
 
@@ -45,10 +48,14 @@ def log(event: str, **fields: Any) -> None:
 
 
 class TraceFile:
-    """Appends records to a file in a thread of its own. When the disk is full it says so and stops; serving goes on."""
+    """Appends records to a file in a thread of its own. When the disk is full it says so and stops; serving goes on.
+
+    Labels that votes count are texts of answers; each is replaced by a keyed hash, equal for equal labels of this run.
+    """
 
     def __init__(self, path: Path, head: RunRecord) -> None:
         self._path = path
+        self._key = token_bytes(32)
         self._queue: SimpleQueue[list[Record] | None] = SimpleQueue()
         try:
             self._file = path.open("a", encoding="utf-8")
@@ -76,12 +83,17 @@ class TraceFile:
 
     def _write(self, records: Iterable[Record]) -> bool:
         try:
-            self._file.write("".join(f"{line}\n" for line in to_lines(records)))
+            self._file.write("".join(f"{line}\n" for line in to_lines(map(self._without_words, records))))
             self._file.flush()
         except OSError as error:
             LOG.error("trace stopped", extra={"fields": {"file": str(self._path), "reason": error.strerror}})
             return False
         return True
+
+    def _without_words(self, record: Record) -> Record:
+        if not isinstance(record, InferenceRecord) or record.answer is None:
+            return record
+        return replace(record, answer=blake2b(record.answer.encode(), key=self._key, digest_size=8).hexdigest())
 
 
 def _utc(seconds: float) -> str:

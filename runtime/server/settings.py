@@ -58,3 +58,15 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def read_keys(path: Path | None, variable: str | None = None) -> tuple[str, ...]:
+    """API keys from a file with one a line, and from a variable that lists them with commas.
+
+    A key on the command line could be read by everybody on the machine. Raises ConfigError where there is no such file.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"serve: {path}: cannot be read as a file of API keys ({type(error).__name__})") from None
+    return tuple(key for line in (*lines, *(variable or "").split(",")) if (key := line.strip()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from octavo.profiles.errors import ConfigError
-from octavo.runtime.server.settings import ServerSettings, is_loopback
+from octavo.runtime.server.settings import ServerSettings, is_loopback, read_keys
 
 KEYS = ("first-key-of-two", "second-key-of-two")
 PATHS = ("/v1/models", "/v1/models/octavo", "/ready", "/metrics", "/openapi.json", "/nothing", "/", "/health/x")
@@ -66,3 +67,13 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_keys_are_not_shown() -> None:
     assert KEYS[0] not in repr(ServerSettings(api_keys=KEYS))
+
+
+def test_keys_come_from_a_file_and_a_variable(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{KEYS[0]}\n\n  {KEYS[1]}  \n")
+    assert read_keys(file) == KEYS
+    assert read_keys(file, "third-key, ") == (*KEYS, "third-key")
+    assert read_keys(None) == ()
+    with pytest.raises(ConfigError, match="nowhere"):
+        read_keys(tmp_path / "nowhere")

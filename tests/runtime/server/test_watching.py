@@ -68,6 +68,8 @@ def test_the_trace_says_what_happened_and_a_second_server_appends(serve: Any, tm
     assert [query.total_tokens for query in queries] == [got["octavo"]["total_tokens"]] * 2
     assert sum(each.new_tokens for each in candidates) == 2 * got["octavo"]["total_tokens"]
     assert str(queries[0].chosen).startswith(got["octavo"]["chosen_expert"])
+    assert got["choices"][0]["message"]["content"] not in path.read_text()
+    assert all(each.answer for each in candidates)
 
 
 def test_a_trace_that_cannot_be_written_is_said_at_once(serve: Any, tmp_path: Path) -> None:

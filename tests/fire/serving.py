@@ -1,0 +1,42 @@
+"""Starts `serve` in a process of its own for the scripts of this folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from octavo.runtime.server import ServerSettings, serve
+serve(Path(sys.argv[1]), ServerSettings(port=0, **json.loads(sys.argv[2])))
+"""
+
+
+@contextmanager
+def serving(bundle: Path, **settings: object) -> Iterator[str]:
+    """The URL of a server; raises where it does not end in order."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(bundle), json.dumps(settings)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    if '"listening"' not in first:
+        raise SystemExit(first + process.stderr.read())
+    defects: list[str] = []
+    reader = threading.Thread(target=lambda: defects.extend(x for x in process.stderr or () if '"traceback"' in x))
+    reader.start()
+    try:
+        yield f"http://127.0.0.1:{json.loads(first)['port']}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+        reader.join()
+    if code or defects:
+        raise SystemExit(f"the server ended with {code}; it logged: {''.join(defects[:3])}")
