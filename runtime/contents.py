@@ -107,11 +107,19 @@ class Contents:
         return stream_key(request.seed, request.number, inference.model, inference.sample)
 
     def add(
-        self, inference: Inference, new: Tokens, logprob: float, *, ended: bool, text: str | None = None
+        self,
+        inference: Inference,
+        new: Tokens,
+        logprob: float,
+        *,
+        ended: bool,
+        text: str | None = None,
+        value: float | None = None,
     ) -> Candidate:
         """Book what an inference wrote. `logprob` is the sum over its own tokens; the candidate gets the mean of all.
 
-        `text` is given where a stop string has cut it; otherwise the tokens are decoded.
+        `text` is given where a stop string has cut it; otherwise the tokens are decoded. `value` is what the expert's
+        own head said.
         """
         earlier, total = inference.continues, len(new)
         if earlier is not None:
@@ -123,7 +131,7 @@ class Contents:
         text = self.decoder.decode(new_and_old) if text is None else text
         request = self._requests.get(inference.query)
         label = _labelled(request.label if request else None, text)
-        candidate = Candidate(inference, len(new), logprob / max(total, 1), label, finished=ended)
+        candidate = Candidate(inference, len(new), logprob / max(total, 1), label, value, ended)
         if request is not None:
             self._written[candidate] = Written(new_and_old, text)
             self._of_query[inference.query].append(candidate)

@@ -16,7 +16,7 @@ Mail = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One model's next step."""
+    """The next step of one engine; `model` is the first of those that it runs."""
 
     model: str
     scheduler: Scheduler
@@ -25,13 +25,20 @@ class Turn:
 
 
 class Lane:
-    """Only the device's own thread takes turns and opens the mail; anybody may post."""
+    """Only the device's own thread takes turns and opens the mail; anybody may post.
+
+    Models that share an engine (adapters of one base) share its scheduler, and take one turn together.
+    """
 
     def __init__(self, device: str, engines: Mapping[str, Engine]) -> None:
         self.device = device
         self.engines = dict(engines)
-        self.schedulers = {model: Scheduler(engine.limits) for model, engine in engines.items()}
-        self._order = list(self.engines)
+        first: dict[int, str] = {}
+        for model, engine in engines.items():
+            first.setdefault(id(engine), model)
+        self._order = list(first.values())
+        own = {model: Scheduler(engines[model].limits) for model in self._order}
+        self.schedulers = {model: own[first[id(engine)]] for model, engine in engines.items()}
         self._next = 0
         self._motions: deque[Mail] = deque()
         self._arrivals: deque[Mail] = deque()

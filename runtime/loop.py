@@ -58,6 +58,7 @@ class Loop:
         self._lock = RLock()
         self._quiet = Condition(self._lock)
         self._alarms = _Alarms()
+        self._closed = False
         self._threads = [
             Thread(target=self._serve, args=(lane,), name=f"octavo {lane.device}", daemon=True) for lane in lanes
         ]
@@ -100,8 +101,11 @@ class Loop:
             self._quiet.wait_for(lambda: not self._open)
 
     def close(self) -> None:
-        """Cancel what is open, end the threads, free the engines."""
+        """Cancel what is open, end the threads, free the engines. A second time changes nothing."""
         with self._lock:
+            if self._closed:
+                return
+            self._closed = True
             for query, case in list(self._open.items()):
                 if not case.closed:
                     self._follow(query, self.council.cancel(query, "the engine was closed"))
@@ -111,7 +115,7 @@ class Loop:
         for thread in self._threads:
             thread.join()
         for lane in self.lanes:
-            for engine in lane.engines.values():
+            for engine in {id(engine): engine for engine in lane.engines.values()}.values():
                 engine.close()
 
     def _expire(self, query: Query) -> None:
@@ -164,12 +168,13 @@ class Loop:
         self._left(inference)
 
     def _bury(self, lane: Lane, model: str, reason: str) -> None:
-        """A model has died: whatever it was computing or is ever asked for is lost."""
+        """An engine has died: whatever its models were computing or are ever asked for is lost."""
         with self._lock:
-            self._dead[model] = reason
-            here = [each for case in self._open.values() for each in case.here if each.model == model]
-            gone = [inference for inference in here if lane.schedulers[model].withdraw(inference)]
-            self._hear([Lost(inference, reason) for inference in gone], self.recorder.now())
+            gone = {each for each, engine in lane.engines.items() if engine is lane.engines[model]}
+            self._dead.update(dict.fromkeys(gone, reason))
+            here = [each for case in self._open.values() for each in case.here if each.model in gone]
+            lost = [inference for inference in here if lane.schedulers[model].withdraw(inference)]
+            self._hear([Lost(inference, reason) for inference in lost], self.recorder.now())
 
     # What the council wants done. All of this runs under the lock.
 

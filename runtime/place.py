@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from octavo.profiles.errors import BundleError, ConfigError
-from octavo.profiles.manifest import KVLayout, Manifest, ValueEntry, Weights
+from octavo.profiles.manifest import KVLayout, Manifest, Weights
 from octavo.runtime.contents import Contents
 from octavo.runtime.core.scheduler import Limits
 from octavo.runtime.engine import Engine
@@ -19,9 +20,11 @@ from octavo.runtime.ort.engine import ExpertEngine
 from octavo.runtime.ort.providers import CPU, SHORT, Choice, choose_provider
 from octavo.runtime.ort.session import Device, Model, open_model
 from octavo.runtime.text import Vocabulary
-from octavo.runtime.value import ValueEngine
+from octavo.runtime.value import ValueEngine, probability
 
+Names = tuple[str, ...]
 BLOCK = 16  # tokens of KV that are counted as one
+MOST_ROWS = 256  # of one model that several experts share
 MEMORY_SHARE = 0.4  # of the free memory, for all KV caches together
 
 
@@ -64,31 +67,53 @@ class Placed:
 def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocabulary, contents: Contents) -> Placed:
     """Open every model. Raises ConfigError, MachineError or BundleError."""
     same_tokenizer(bundle, manifest)
-    experts = {expert.name: expert.weights for expert in manifest.experts}
     value = manifest.value if manifest.value and manifest.value.weights else None
-    models = experts | ({value.name: value.weights} if value else {})
-    choice = choose_provider(targets(manifest, models), wanted.provider, allow_fallback=wanted.allow_fallback)
-    devices = devices_for(choice.provider, wanted.devices, len(models))
+    weights = {expert.name: expert.weights for expert in manifest.experts}
+    weights |= {value.name: value.weights} if value else {}
+    choice = choose_provider(targets(manifest, weights), wanted.provider, allow_fallback=wanted.allow_fallback)
+    crews = sharing(manifest, weights)
+    devices = devices_for(choice.provider, wanted.devices, len(crews))
     threads = wanted.threads or max(1, cores() // len(devices))
     opened = {
-        name: open_model(bundle, manifest, name, models[name], choice.provider, device, threads)
-        for device, names in deal(list(models), devices).items()
-        for name in names
+        names: open_model(bundle, manifest, names[0], weights[names[0]], choice.provider, device, threads)
+        for device, theirs in deal(crews, devices).items()
+        for names in theirs
     }
     context = min([wanted.context or 1 << 30, *(model.kv.max_length for model in opened.values())])
-    limits = {name: limits_of(model.kv, wanted, context, len(opened)) for name, model in opened.items()}
+    engine_of = Opener(manifest, wanted, vocabulary, contents, context, len(opened))
     lanes: dict[Device, dict[str, Engine]] = {device: {} for device in devices}
-    for name, model in opened.items():
-        lanes[model.device][name] = _engine(model, value, vocabulary, contents, limits[name], context)
+    for names, model in opened.items():
+        lanes[model.device] |= dict.fromkeys(names, engine_of(model, names))
     return Placed([Lane(str(device), engines) for device, engines in lanes.items()], choice, threads, context)
 
 
-def _engine(
-    model: Model, value: ValueEntry | None, vocabulary: Vocabulary, contents: Contents, limits: Limits, context: int
-) -> Engine:
-    if value and model.name == value.name:
-        return ValueEngine(model, value, contents, limits, context)
-    return ExpertEngine(model, vocabulary, contents, limits, context)
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Makes the engine of an open model."""
+
+    manifest: Manifest
+    wanted: Placement
+    vocabulary: Vocabulary
+    contents: Contents
+    context: int
+    models: int
+
+    def __call__(self, model: Model, names: Sequence[str]) -> Engine:
+        limits = limits_of(model.kv, self.wanted, self.context, self.models, len(names))
+        entry = self.manifest.value
+        if entry and model.name == entry.name and not entry.head_on_expert:
+            return ValueEngine(model, entry, self.contents, limits, self.context)
+        head = partial(probability, entry) if entry and entry.head_on_expert else None
+        return ExpertEngine(model, self.vocabulary, self.contents, limits, self.context, head)
+
+
+def sharing(manifest: Manifest, weights: Mapping[str, Sequence[Weights]]) -> list[tuple[str, ...]]:
+    """Models by who runs them: the adapters of one base together, everybody else alone."""
+    crews: dict[str, list[str]] = {}
+    for name, entries in weights.items():
+        stacked = bool(manifest.graph(entries[0].graph).adapters)
+        crews.setdefault(entries[0].model if stacked else name, []).append(name)
+    return [tuple(names) for names in crews.values()]
 
 
 def targets(manifest: Manifest, models: Mapping[str, Sequence[Weights]]) -> list[str]:
@@ -113,7 +138,7 @@ def devices_for(provider: str, names: Sequence[str] | None, models: int) -> list
     return devices
 
 
-def deal(models: Sequence[str], devices: Sequence[Device]) -> dict[Device, list[str]]:
+def deal(models: Sequence[Names], devices: Sequence[Device]) -> dict[Device, list[Names]]:
     """Neighbours stay together; the first devices get one more where it does not come out even."""
     share, more = divmod(len(models), len(devices))
     dealt, start = {}, 0
@@ -124,16 +149,18 @@ def deal(models: Sequence[str], devices: Sequence[Device]) -> dict[Device, list[
     return dealt
 
 
-def limits_of(kv: KVLayout, wanted: Placement, context: int, models: int) -> Limits:
-    """What one model's batch may hold, within its share of the memory. Raises ConfigError where nothing fits."""
+def limits_of(kv: KVLayout, wanted: Placement, context: int, models: int, experts: int) -> Limits:
+    """What the batch of one model may hold, within its share of the memory. Raises ConfigError where nothing fits.
+
+    A model that `experts` share has room for as many rows of each.
+    """
     budget = wanted.kv_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available)
     affordable = budget // models // (kv.bytes_per_token * BLOCK)
-    blocks = min(affordable, wanted.max_rows * -(-context // BLOCK))
+    rows = min(wanted.max_rows * experts, MOST_ROWS) if experts > 1 else wanted.max_rows
+    blocks = min(affordable, rows * -(-context // BLOCK))
     if blocks < 1:
         raise ConfigError(f"kv_bytes: {budget} bytes for {models} models do not hold {BLOCK} tokens of each")
-    return Limits(
-        blocks, BLOCK, wanted.max_rows, max(wanted.max_step_tokens, wanted.max_rows), paged=False, prefix_caching=False
-    )
+    return Limits(blocks, BLOCK, rows, max(wanted.max_step_tokens, rows), paged=False, prefix_caching=False)
 
 
 def same_tokenizer(bundle: Path, manifest: Manifest) -> None:

@@ -44,7 +44,7 @@ class ValueEngine:
         for job in step.preempted:
             self._prefiller.forget(job.prompt)
         logits: dict[Prompt, float] = {}
-        for computed in self._prefiller.run(step.chunks, self._sequence, lambda: 0):
+        for computed in self._prefiller.run(step.chunks, self._read, lambda: 0):
             for chunk, logit in zip(computed.chunks, computed.outputs["score_logit"], strict=True):
                 logits[chunk.prompt] = float(logit)
         done = [chunk.prompt for chunk in step.chunks if chunk.completes]
@@ -57,11 +57,15 @@ class ValueEngine:
     def close(self) -> None:
         del self._prefiller, self._cache
 
-    def _sequence(self, prompt: Prompt) -> Tokens:
-        return self._contents.sequence(prompt.jobs[0].inference)
+    def _read(self, prompt: Prompt) -> tuple[Tokens, int]:
+        return self._contents.sequence(prompt.jobs[0].inference), 0
 
     def _score(self, inference: Inference, logit: float) -> Ended:
         if inference.judges is None or not isfinite(logit):
             return Lost(inference, f"{inference.model}: its score is not finite")
-        value = 1 / (1 + np.exp(-(self._entry.scale * logit + self._entry.shift)))
-        return Score(inference.judges, float(value), inference)
+        return Score(inference.judges, probability(self._entry, logit), inference)
+
+
+def probability(entry: ValueEntry, logit: float) -> float:
+    """Of being right, as the value model's calibration has it."""
+    return float(1 / (1 + np.exp(-(entry.scale * logit + entry.shift))))

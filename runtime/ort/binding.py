@@ -19,8 +19,9 @@ NUMPY = {"float32": np.float32, "int64": np.int64}
 class Calls:
     """Runs one model on one cache. What a call returns is overwritten by the next call.
 
-    `ids` [rows, 1] int64 and `lengths` [rows] int32 are the caller's to fill before each decode: the token to read in
-    each row, and the tokens that the row holds after it.
+    `ids` [rows, 1] int64, `lengths` [rows] int32 and `adapters` [rows] int64 are the caller's to fill before each
+    decode: the token to read in each row, the tokens that the row holds after it, and the adapter it is read with
+    (where the graph has any).
     """
 
     def __init__(self, model: Model, cache: Cache) -> None:
@@ -28,53 +29,91 @@ class Calls:
         self.cache = cache
         self.ids = np.zeros((cache.rows, 1), np.int64)
         self.lengths = np.ones(cache.rows, np.int32)
+        self.adapters = np.zeros(cache.rows, np.int64)
+        self._held = np.zeros(cache.rows, np.int64)
         self._total = np.ones(1, np.int32)
         self._picks = np.zeros((cache.rows, 1), np.int64)
+        self._names = [entry.name for entry in model.graph.inputs if not entry.name.startswith("past_key_values.")]
         self._outputs = self._allocate(cache.rows)
-        self._decodes: dict[int, Any] = {}
-        self._views: dict[int, Outputs] = {}
+        self._decodes: dict[int, tuple[Any, Outputs]] = {}
 
     def decode(self, rows: int) -> Outputs:
         """Read `ids` in the first rows and write their KV; the outputs are [rows, ...] of the next token."""
-        self._total[0] = self.lengths[:rows].max()
+        part = slice(0, rows)
+        self._total[0] = self.lengths[part].max()
+        np.subtract(self.lengths[part], 1, out=self._held[part])
         if not self.model.device.on_host:
-            return self._call(0, rows, self.ids[:rows], self.lengths[:rows], int(self._total[0]), self._picks[:rows])
-        binding = self._decodes.get(rows)
-        if binding is None:
-            binding = self._decodes[rows] = self._bind_decode(rows)
+            return self._call(0, rows, self._decode_feeds(part))
+        if rows not in self._decodes:
+            binding = self.model.session.io_binding()
+            self._bind_feeds(binding, self._decode_feeds(part))
+            self.cache.bind(binding, 0, rows)
+            self._decodes[rows] = binding, self._bind_outputs(binding, rows)
+        binding, outputs = self._decodes[rows]
         self.model.session.run_with_iobinding(binding)
-        return self._views[rows]
+        return outputs
 
-    def prefill(self, start: int, ids: Array, lengths: Array) -> Outputs:
+    def prefill(self, start: int, ids: Array, lengths: Array, adapters: Array) -> Outputs:
         """Read whole prompts, padded on the right, into rows from `start` on; the outputs follow each last token.
 
-        `ids` is [rows, sequence] int64, `lengths` [rows] int32 the real lengths.
+        `ids` is [rows, sequence] int64, `lengths` [rows] int32 the real lengths, `adapters` [rows] int64.
         """
-        picks = lengths.astype(np.int64)[:, None] - 1
-        return self._call(start, len(ids), ids, lengths, ids.shape[1], picks)
+        feeds = {
+            "input_ids": ids,
+            "lengths": lengths,
+            "held": np.zeros(len(ids), np.int64),
+            "total_length": np.array([ids.shape[1]], np.int32),
+            "logit_positions": lengths.astype(np.int64)[:, None] - 1,
+            "adapter_ids": adapters,
+        }
+        return self._call(start, len(ids), feeds)
 
-    def chunk(self, row: int, ids: Array, held: int) -> Outputs:
+    def chunk(self, row: int, ids: Array, held: int, adapter: int) -> Outputs:
         """Read more tokens, `ids` [sequence] int64, into one row that holds some; outputs are [1, ...]."""
-        total = held + len(ids)
-        picks = np.array([[len(ids) - 1]], np.int64)
-        return self._call(row, 1, ids[None], np.array([total], np.int32), total, picks)
+        total = np.array([held + len(ids)], np.int32)
+        feeds = {
+            "input_ids": ids[None],
+            "lengths": total,
+            "held": np.array([held], np.int64),
+            "total_length": total,
+            "logit_positions": np.array([[len(ids) - 1]], np.int64),
+            "adapter_ids": np.array([adapter], np.int64),
+        }
+        return self._call(row, 1, feeds)
 
-    def _call(self, start: int, rows: int, ids: Array, lengths: Array, total: int, picks: Array) -> Outputs:
+    def _decode_feeds(self, part: slice) -> dict[str, Array]:
+        return {
+            "input_ids": self.ids[part],
+            "lengths": self.lengths[part],
+            "held": self._held[part],
+            "total_length": self._total,
+            "logit_positions": self._picks[part],
+            "adapter_ids": self.adapters[part],
+        }
+
+    def _call(self, start: int, rows: int, feeds: dict[str, Array]) -> Outputs:
         binding = self.model.session.io_binding()
-        feeds = (ids, lengths, np.array([total], np.int32), picks)
-        kept = _bind_feeds(binding, feeds, self.model)
+        kept = self._bind_feeds(binding, feeds)
         self.cache.bind(binding, start, rows)
-        views = self._bind_outputs(binding, rows)
+        outputs = self._bind_outputs(binding, rows)
         self.model.session.run_with_iobinding(binding)
         del kept
-        return views
+        return outputs
 
-    def _bind_decode(self, rows: int) -> Any:
-        binding = self.model.session.io_binding()
-        _bind_feeds(binding, (self.ids[:rows], self.lengths[:rows], self._total, self._picks[:rows]), self.model)
-        self.cache.bind(binding, 0, rows)
-        self._views[rows] = self._bind_outputs(binding, rows)
-        return binding
+    def _bind_feeds(self, binding: Any, feeds: dict[str, Array]) -> list[Any]:
+        """Bind the inputs that the graph has; returns what must stay alive until the call is over."""
+        kept: list[Any] = []
+        for name in self._names:
+            array = feeds[name]
+            if self.model.device.on_host or name == "total_length":
+                binding.bind_cpu_input(name, array)
+                kept.append(array)
+            else:
+                array = np.ascontiguousarray(array)
+                value = ort.OrtValue.ortvalue_from_numpy(array, "cuda", self.model.device.index)
+                binding.bind_ortvalue_input(name, value)
+                kept.append(value)
+        return kept
 
     def _bind_outputs(self, binding: Any, rows: int) -> Outputs:
         """Let the outputs be written to the first rows of the buffers; returns those rows."""
@@ -90,18 +129,3 @@ class Calls:
             name: np.zeros((rows, 1) if width is None else (rows, 1, width), dtypes[name])
             for name, width in widths.items()
         }
-
-
-def _bind_feeds(binding: Any, feeds: tuple[Array, ...], model: Model) -> list[Any]:
-    """Bind the four inputs that are not cache; returns what must stay alive until the call is over."""
-    names = ("input_ids", "lengths", "total_length", "logit_positions")
-    kept: list[Any] = []
-    for name, array in zip(names, feeds, strict=True):
-        if model.device.on_host or name == "total_length":
-            binding.bind_cpu_input(name, array)
-            kept.append(array)
-        else:
-            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", model.device.index)
-            binding.bind_ortvalue_input(name, value)
-            kept.append(value)
-    return kept

@@ -1,7 +1,8 @@
-"""The engine of one expert: ragged prefill, forks, and one decode call a step for all open queries' candidates."""
+"""The experts' engine: ragged prefill, forks, and one decode call a step for all open queries' candidates."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
@@ -31,9 +32,21 @@ class Parked:
 
 
 class ExpertEngine:
-    """Runs one expert's steps; see `octavo.runtime.engine.Engine`. `length` is the tokens that a row can hold."""
+    """Runs the steps of one expert, or of all adapters of one base; see `octavo.runtime.engine.Engine`.
 
-    def __init__(self, model: Model, vocabulary: Vocabulary, contents: Contents, limits: Limits, length: int) -> None:
+    `length` is the tokens that a row can hold. `head` calibrates the value head that the graph has, if it has one: a
+    candidate's value is then read where its last token was drawn.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        vocabulary: Vocabulary,
+        contents: Contents,
+        limits: Limits,
+        length: int,
+        head: Callable[[float], float] | None = None,
+    ) -> None:
         self._limits = limits
         self._vocabulary = vocabulary
         self._contents = contents
@@ -44,6 +57,8 @@ class ExpertEngine:
         self._drawing = Drawing(model, self._rows)
         self._ends = np.array(vocabulary.ends, np.int64)
         self._parked: dict[Job, Parked] = {}
+        self._adapters = {name: number for number, name in enumerate(model.graph.adapters)}
+        self._head = head if "score_logit" in model.outputs else None
 
     @property
     def limits(self) -> Limits:
@@ -81,7 +96,7 @@ class ExpertEngine:
 
     def _prefill(self, step: Step) -> list[Ended]:
         over: set[Job] = set()
-        for computed in self._prefiller.run(step.chunks, self._sequence, lambda: self._rows.count):
+        for computed in self._prefiller.run(step.chunks, self._read, lambda: self._rows.count):
             over.update(self._fork(computed))
         jobs = [job for chunk in step.chunks if chunk.completes for job in chunk.prompt.jobs]
         return [self._end(job) for job in jobs if job in over]
@@ -95,6 +110,7 @@ class ExpertEngine:
         for index, job in joins:
             place = self._join(job)
             self._calls.lengths[place] = prompts[index].tokens
+            self._calls.adapters[place] = self._adapters.get(job.inference.model, 0)
             if place != computed.row + index:
                 self._cache.copy(computed.row + index, place, prompts[index].tokens)
         source = [index for index, _ in joins]
@@ -120,18 +136,21 @@ class ExpertEngine:
         budget = min(inference.budget, self._cache.length - len(prefix))
         return Row(job, request, prefix, sampling, settings, budget, growing)
 
-    def _sequence(self, prompt: Prompt) -> Tokens:
-        """The tokens of a prompt; those of a preempted job hold what it had written."""
+    def _read(self, prompt: Prompt) -> tuple[Tokens, int]:
+        """The tokens of a prompt and its expert's adapter; those of a preempted job hold what it had written."""
         job = prompt.jobs[0]
+        adapter = self._adapters.get(job.inference.model, 0)
         if parked := self._parked.get(job):
-            return np.concatenate([parked.row.prefix, parked.tokens])
-        return self._contents.sequence(job.inference)
+            return np.concatenate([parked.row.prefix, parked.tokens]), adapter
+        return self._contents.sequence(job.inference), adapter
 
     def _write(self, part: slice, outputs: Outputs) -> list[Job]:
         """Write the next token of some rows; returns the jobs that have ended or are lost, in the rows' order."""
         rows = self._rows
         tokens, logprobs = self._drawing.next(part, outputs)
         rows.book(part, tokens, logprobs)
+        if self._head:
+            rows.scores[part] = outputs["score_logit"]
         self._calls.ids[part, 0] = tokens
         over = (tokens[:, None] == self._ends).any(axis=1) & rows.ends[part]
         over |= rows.written[part] >= rows.budget[part]
@@ -155,12 +174,14 @@ class ExpertEngine:
         """Take a job's row away; what it wrote becomes a candidate."""
         place = self._rows.place[job]
         row, tokens, logprob = self._rows.rows[place], self._rows.new_tokens(place), float(self._rows.logprob[place])
+        value = self._head(float(self._rows.scores[place])) if self._head else None
         self._leave(job)
         if row.growing is not None:
             row.request.hear(job.inference, row.growing.rest())
         if not isfinite(logprob):
             return Lost(job.inference, f"{job.inference.model}: its logits are not finite")
-        return self._contents.add(job.inference, tokens, logprob, ended=self._ended(row, tokens), text=row.text)
+        ended = self._ended(row, tokens)
+        return self._contents.add(job.inference, tokens, logprob, ended=ended, text=row.text, value=value)
 
     def _ended(self, row: Row, tokens: Tokens) -> bool:
         """Whether the text is whole: an end token, a stop string, or the query's own budget, not the inference's."""
@@ -174,7 +195,8 @@ class ExpertEngine:
         moved = self._rows.remove(place)
         if moved is not None:
             calls = self._calls
-            calls.ids[place], calls.lengths[place] = calls.ids[moved], calls.lengths[moved]
+            for array in (calls.ids, calls.lengths, calls.adapters):
+                array[place] = array[moved]
             self._cache.copy(moved, place, int(calls.lengths[moved]))
 
     def _preempt(self, job: Job) -> None:

@@ -11,6 +11,7 @@ from octavo.runtime.contents import Tokens
 from octavo.runtime.core.scheduler import Chunk, Prompt
 from octavo.runtime.ort.binding import Calls, Outputs
 
+Read = Callable[[Prompt], tuple[Tokens, int]]
 SLACK = 1.25  # padded tokens per real one that a batch may have
 FREE = 64  # padded tokens that cost nothing
 
@@ -36,22 +37,20 @@ class Prefiller:
         """Prompts under way."""
         return len(self._rows)
 
-    def run(
-        self, chunks: Sequence[Chunk], sequence: Callable[[Prompt], Tokens], first_row: Callable[[], int]
-    ) -> Iterator[Computed]:
+    def run(self, chunks: Sequence[Chunk], read: Read, first_row: Callable[[], int]) -> Iterator[Computed]:
         """Compute a step's chunks; use or copy the rows that it gives before asking for the next.
 
-        `sequence` gives a prompt's tokens, `first_row` the first row that no decoding sequence holds.
+        `read` gives a prompt's tokens and adapter, `first_row` the first row that no decoding sequence holds.
         """
         for batch in batches([chunk for chunk in chunks if chunk.start == 0 and chunk.completes]):
             row = first_row()
-            yield Computed(batch, row, self._whole(row, [sequence(chunk.prompt) for chunk in batch]))
+            yield Computed(batch, row, self._whole(row, [read(chunk.prompt) for chunk in batch]))
         for chunk in chunks:
             if chunk.start == 0 and chunk.completes:
                 continue
             row = self._row_of(chunk.prompt)
-            tokens = sequence(chunk.prompt)[chunk.start : chunk.start + chunk.tokens]
-            outputs = self._part(row, tokens, chunk.start)
+            tokens, adapter = read(chunk.prompt)
+            outputs = self._part(row, tokens[chunk.start : chunk.start + chunk.tokens], chunk.start, adapter)
             if chunk.completes:
                 yield Computed([chunk], row, outputs)
                 self.forget(chunk.prompt)
@@ -67,17 +66,17 @@ class Prefiller:
             self._rows[prompt] = self._free.pop()
         return self._rows[prompt]
 
-    def _whole(self, row: int, sequences: Sequence[Tokens]) -> Outputs:
-        lengths = np.array([len(sequence) for sequence in sequences], np.int32)
-        ids = np.zeros((len(sequences), int(lengths.max())), np.int64)
-        for index, sequence in enumerate(sequences):
-            ids[index, : len(sequence)] = sequence
-        return self._calls.prefill(row, ids, lengths)
+    def _whole(self, row: int, prompts: Sequence[tuple[Tokens, int]]) -> Outputs:
+        lengths = np.array([len(tokens) for tokens, _ in prompts], np.int32)
+        ids = np.zeros((len(prompts), int(lengths.max())), np.int64)
+        for index, (tokens, _) in enumerate(prompts):
+            ids[index, : len(tokens)] = tokens
+        return self._calls.prefill(row, ids, lengths, np.array([adapter for _, adapter in prompts], np.int64))
 
-    def _part(self, row: int, tokens: Tokens, held: int) -> Outputs:
+    def _part(self, row: int, tokens: Tokens, held: int, adapter: int) -> Outputs:
         if held:
-            return self._calls.chunk(row, tokens, held)
-        return self._calls.prefill(row, tokens[None], np.array([len(tokens)], np.int32))
+            return self._calls.chunk(row, tokens, held, adapter)
+        return self._calls.prefill(row, tokens[None], np.array([len(tokens)], np.int32), np.array([adapter], np.int64))
 
 
 def batches(chunks: Sequence[Chunk]) -> list[list[Chunk]]:

@@ -41,8 +41,8 @@ class Rows:
     """Decoding rows 0 to `count`, kept without holes: whoever leaves is replaced by the last.
 
     Per row: `settings` for sampling, `written` tokens and the `budget` of them, `logprob`, the sum of their
-    log-probabilities, `ends`, whether end tokens end it, and `tokens`, the ids themselves. `changes` counts who came
-    and went.
+    log-probabilities, `ends`, whether end tokens end it, `scores`, the value head's logits, and `tokens`, the ids
+    themselves. `changes` counts who came and went.
     """
 
     def __init__(self, rows: int, length: int) -> None:
@@ -55,6 +55,7 @@ class Rows:
         self.budget = np.zeros(rows, np.int32)
         self.logprob = np.zeros(rows, np.float64)
         self.ends = np.ones(rows, bool)
+        self.scores = np.zeros(rows, np.float32)
         self.tokens = np.zeros((rows, length), np.int64)
         self.watched: list[Row] = []
         self.penalised: list[Row] = []
@@ -99,7 +100,7 @@ class Rows:
             return None
         self.rows[place] = last
         self.place[last.job] = place
-        for array in (self.settings, self.written, self.budget, self.logprob, self.ends):
+        for array in (self.settings, self.written, self.budget, self.logprob, self.ends, self.scores):
             array[place] = array[self.count]
         written = self.written[place]
         self.tokens[place, :written] = self.tokens[self.count, :written]

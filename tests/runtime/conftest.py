@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,17 +68,35 @@ def save_model(folder: Path, seed: int, head: str = "ForCausalLM", broken: bool 
     return folder
 
 
+def save_adapter(base: Path, folder: Path, seed: int, broken: bool = False) -> Path:
+    """A LoRA adapter of random weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj", "up_proj"])
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(0, 0.4)
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """make_bundle(experts=2, broken=(), **options of the export): the bundle's folder."""
+    """make_bundle(experts=2, broken=(), adapters=False, **options of the export): the bundle's folder."""
 
-    def make(experts: int = 2, broken: Sequence[int] = (), **options: Any) -> Path:
+    def make(experts: int = 2, broken: Sequence[int] = (), adapters: bool = False, **options: Any) -> Path:
         for needed in EXPORT:
             pytest.importorskip(needed, reason="the test bundle is made with octavo[export]")
         from octavo.exporters.export import export_bundle
 
         home = tmp_path_factory.mktemp("bundle")
-        folders = [save_model(home / f"expert-{i}", i, broken=i in broken) for i in range(experts)]
+        save = partial(save_adapter, save_model(home / "base", 7)) if adapters else save_model
+        folders = [save(home / f"expert-{i}", i, broken=i in broken) for i in range(experts)]
         value = save_model(home / "value", 99, "ForSequenceClassification")
         export_bundle(folders, home / "bundle", value=value, verify=False, **options)
         return home / "bundle"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from octavo.profiles.errors import BundleError, ConfigError, MachineError
 from octavo.runtime.core.policies import POLICIES
-from octavo.runtime.core.trace import RunRecord
+from octavo.runtime.core.trace import RunRecord, StepRecord
 from octavo.runtime.local import Delta, Octavo, Result
 from octavo.runtime.sampling import Sampling
 
@@ -171,3 +171,18 @@ def test_records_begin_with_how_to_run_the_load_again(bundle: Path) -> None:
     assert head.experts == ("expert-0", "expert-1")
     assert {model for models in head.devices.values() for model in models} == {"expert-0", "expert-1", "value"}
     assert len(records) > 10
+
+
+def test_adapters_of_one_base_decode_in_one_batch_as_they_would_alone(
+    make_bundle: Callable[..., Path],
+) -> None:
+    stacked, merged = (make_bundle(3, adapters=True, lora=kind) for kind in ("stacked", "merged"))
+    with Octavo.load(merged) as octavo:
+        expected = texts(octavo.ask("mids 1234:", temperature=0.0, max_new_tokens=12))
+    with Octavo.load(stacked, keep_records=True) as octavo:
+        assert len({id(engine) for lane in octavo.placed.lanes for engine in lane.engines.values()}) == 2
+        result = octavo.ask("mids 1234:", temperature=0.0, max_new_tokens=12)
+        steps = [record for record in octavo.records() if isinstance(record, StepRecord)]
+    assert texts(result) == expected
+    assert len(set(expected)) == 3
+    assert max(step.decodes for step in steps) == 6
