@@ -1,0 +1,113 @@
+"""Measuring: steps are timed by what is alike about them, a load comes at its times, and its trace can be run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.latency import StepTime, read_latency
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, RunRecord, from_lines
+from octavo.runtime.local import Octavo
+from octavo.runtime.measure import fitted, measure, summary
+from octavo.runtime.replay import Arrival, poisson, read_mooncake, serve_load
+from octavo.runtime.steps import grid, time_steps
+
+
+def test_a_grid_stays_within_the_limits() -> None:
+    cells = grid(context=96, max_rows=16, samples=2, max_step_tokens=256)
+    assert cells
+    for cell in cells:
+        assert cell.queries * cell.samples <= 16
+        assert cell.queries * cell.tokens <= 256
+        assert cell.tokens < 96
+    assert {cell.queries * cell.samples for cell in cells} == {1, 2, 4, 8, 16}
+
+
+def test_steps_of_every_kind_are_timed_and_nothing_is_left_behind(bundle: Path) -> None:
+    with Octavo.load(bundle, devices=["cpu:0", "cpu:1"]) as octavo:
+        cells = grid(32, 4, 2, 64)
+        times = time_steps(octavo.placed.lanes, octavo.loop.contents, "value", cells, 0.5, 0)
+        decoder, judge = times.step_times(judge=False), times.step_times(judge=True)
+        assert any(step.decodes == 4 and not step.prefill_tokens for step in decoder)
+        assert any(step.decodes and step.prefill_tokens for step in decoder)
+        assert any(step.prefill_rows == 2 for step in decoder)
+        assert all(not step.decodes and step.prefill_tokens for step in judge)
+        assert judge
+        assert len(octavo.loop.contents) == 0
+        assert all(not len(scheduler) for lane in octavo.placed.lanes for scheduler in lane.schedulers.values())
+        assert octavo.ask("abc", max_new_tokens=3).candidates
+
+
+def test_a_fit_finds_the_line_that_the_times_were_made_from() -> None:
+    steps = [
+        StepTime(decodes=d, context=d * c, prefill_tokens=t, prefill_rows=min(t, 1), seconds=1e-4 + 1e-5 * d + 2e-6 * t)
+        for d in (1, 4, 16)
+        for c in (10, 100)
+        for t in (0, 32, 128)
+    ]
+    fit = fitted(steps)
+    assert fit.residuals["worst"] < 1e-6
+    assert fit.seconds(8, 200, 64, 1) == pytest.approx(1e-4 + 8e-5 + 1.28e-4, rel=0.01)
+
+
+def test_a_load_comes_at_its_times_and_its_trace_says_how_to_run_it_again(bundle: Path) -> None:
+    arrivals = [Arrival(0.05 * number, "abc"[: 1 + number % 3]) for number in range(8)]
+    with Octavo.load(bundle, keep_records=True) as octavo:
+        head, *records = serve_load(octavo, arrivals, policy="majority", max_new_tokens=6, seed=4)
+    assert isinstance(head, RunRecord)
+    assert (head.policy, head.seed, head.source) == ("majority", 4, "measured")
+    queries = [record for record in records if isinstance(record, QueryRecord)]
+    assert [query.arrival for query in queries] == pytest.approx([each.at for each in arrivals], abs=0.03)
+    assert summary(records)["queries"] == 8
+
+
+def test_a_recorded_load_is_served_with_its_lengths(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "load.jsonl"
+    rows = [{"timestamp": 20 * i, "input_length": 5 + i, "output_length": 4, "hash_ids": [1]} for i in range(4)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Octavo.load(bundle, keep_records=True) as octavo:
+        trace = serve_load(octavo, read_mooncake(path, speed=2.0))
+    queries = [record for record in trace if isinstance(record, QueryRecord)]
+    assert [query.prompt_tokens for query in queries] == [5, 6, 7, 8]
+    written = {r.new_tokens for r in trace if isinstance(r, InferenceRecord) and not r.judge}
+    assert written == {4}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r":1: no arrivals"),
+        ('{"timestamp": 0}\n', r":1: not an arrival"),
+        ("x\n", r":1: not an arrival"),
+        ('{"timestamp": 0, "input_length": 0, "output_length": 1}\n', r":1: timestamp must not be negative"),
+    ],
+)
+def test_a_load_that_is_wrong_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "load.jsonl"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_mooncake(path)
+
+
+def test_random_arrivals_are_those_of_the_seed() -> None:
+    assert poisson(["a", "b"], 10, 50, 1) == poisson(["a", "b"], 10, 50, 1)
+    assert poisson(["a"], 10, 2000)[-1].at == pytest.approx(200, rel=0.1)
+    with pytest.raises(ConfigError, match="rate and queries must be positive"):
+        poisson(["a"], 0, 5)
+
+
+def test_a_measurement_writes_profiles_and_a_trace_that_can_be_read(bundle: Path, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text('{"prompt": "abc"}\n{"prompt": "mids 12:"}\n')
+    out = tmp_path / "out"
+    found = measure(bundle, prompts=tasks, queries=12, seconds=1.0, max_new_tokens=6, context=40, max_rows=8, out=out)
+    decoder, judge = (read_latency(out / f"latency-{kind}.json") for kind in ("decoder", "judge"))
+    assert (decoder.kind, judge.kind) == ("decoder", "judge")
+    assert decoder.weight_bytes > 0
+    assert decoder.concurrent == len(set(found.trace[0].devices))  # type: ignore[union-attr]
+    trace = list(from_lines((out / "trace.jsonl").read_text().splitlines()))
+    assert summary(trace) == summary(found.trace)
+    assert json.loads((out / "measure.json").read_text())["kind"] == "measure"
