@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -105,7 +105,10 @@ def export(
     route: Annotated[str, typer.Option(help="native, optimum, or auto.")] = "auto",
     parity_text: Annotated[Path | None, typer.Option(help="Real text for the parity check.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Give the k largest logits instead of all.", min=1)] = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also give the last hidden state.")] = False,
     max_length: Annotated[int | None, typer.Option(help="Limit the context to so many tokens.", min=1)] = None,
+    lora: Annotated[str, typer.Option(help="PEFT experts: stacked on one base, or merged into it.")] = "stacked",
+    base: Annotated[Path | None, typer.Option(help="The base of PEFT experts, where not the one they name.")] = None,
     verify: Annotated[bool, typer.Option(help="Check parity; --no-verify is recorded in the manifest.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     json: Json = False,
@@ -128,7 +131,10 @@ def export(
             verify=verify,
             parity_text=parity_text,
             top_k=top_k,
+            hidden=hidden,
             max_length=max_length,
+            lora=show.choice("lora", lora, Literal["stacked", "merged"]),
+            base=base,
             overwrite=overwrite,
             progress=lambda p: watch("export", p.done / max(1, p.total), f"{p.stage} {p.model or ''}".strip()),
         )
@@ -339,6 +345,21 @@ def report(
     command = shlex.join(["octavo", "report", *map(str, documents), "--out", str(out)])
     files = write_report(documents, out, title=title, command=command)
     terminal.say(f"wrote {files.html}, {files.json} and {files.md}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("octavo-demo"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was done before.")] = False,
+) -> None:
+    """The whole claim in ten minutes: train, export, ask, eval, measure, simulate, report.
+
+    Prints each stage's own command as it runs it. Started again, it goes on where it was interrupted.
+    """
+    from octavo.demo import run_demo, summary
+
+    seconds = run_demo(folder, fresh=fresh)
+    terminal.say("\n".join(summary(folder, seconds)))
 
 
 profiles_app = typer.Typer(help="Facts with their sources: hardware, models, links, prices, workloads, scenarios.")

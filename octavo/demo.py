@@ -9,15 +9,26 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from octavo import __version__
 from octavo.profiles.errors import OctavoError
 from octavo.terminal import note
 
 DONE = "demo.json"
+DOCUMENTS = {
+    "eval": "eval/eval.json",
+    "here": "simulate/here.json",
+    "policies": "simulate/policies.json",
+    "rumour": "simulate/gpt4-rumour.json",
+}
+SHOWN = (
+    *("single", "best_of_n", "majority", "mean_logprob", "ensemble", "weighted_vote", "early_exit", "cascade"),
+    *("generalist_single", "generalist_best_of_n"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +62,14 @@ def stages(folder: Path) -> list[Stage]:
         Stage(
             "export",
             "nine checkpoints into one verified bundle",
-            ("export", *experts, *value, "--out", at("bundle"), "--parity-text", validation),
+            ("export", *experts, *value, "--out", at("bundle"), "--parity-text", validation, "--overwrite"),
             ("bundle/manifest.json",),
         ),
         *(
             Stage(
                 f"export {name}",
                 f"the {name} that the ensemble is compared with",
-                ("export", at("train", name), *value, "--out", at(name), "--parity-text", validation),
+                ("export", at("train", name), *value, "--out", at(name), "--parity-text", validation, "--overwrite"),
                 (f"{name}/manifest.json",),
             )
             for name in ("generalist", "soup")
@@ -150,6 +161,48 @@ def run_demo(folder: Path, *, fresh: bool = False) -> dict[str, float]:
         done[stage.name] = key
         (folder / DONE).write_text(json.dumps(done, indent=2))
     return seconds
+
+
+def summary(folder: Path, seconds: Mapping[str, float]) -> list[str]:
+    """One screen: what the sixteen inferences bought, what they cost, and how far the simulation was off."""
+    found = {name: json.loads((folder / path).read_text()) for name, path in DOCUMENTS.items()}
+    right = {row["key"]: row for row in found["eval"]["policies"]}
+    cost = {line["key"]: line for line in found["policies"]["lines"]}
+    cost["ensemble"] = cost.pop("policies")
+    rumour = {line["key"]: line for line in found["rumour"]["lines"]}
+    errors = {row["metric"]: row["error"] for row in found["here"]["metrics"]}
+    return [
+        "",
+        "WHAT THEY BUY, measured here             WHAT THEY COST, simulated: 8B experts on rented L40S",
+        *(_line(right[key], cost.get(key)) for key in SHOWN if key in right),
+        "",
+        "RUMOUR, simulated: gpt4-rumour, on H100 nodes",
+        *(_rumour(line) for line in rumour.values()),
+        "",
+        f"simulated against measured, the load just served: latency p50 {errors['latency_p50']:+.1%}, "
+        f"p95 {errors['latency_p95']:+.1%}, TTFT p50 {errors['ttft_p50']:+.1%}",
+        f"{sum(seconds.values()):.0f} s in all; the picture: {folder / 'report.html'}",
+    ]
+
+
+def _line(row: dict[str, Any], line: dict[str, Any] | None) -> str:
+    accuracy = row["accuracy"]
+    usd = _metric(line, "usd_per_query", "${:.2g} a query") if line else "not simulated"
+    bounds = f"{accuracy['value']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%})"
+    return f"{row['label']:<48.48} {bounds:<26} {usd}"
+
+
+def _rumour(line: dict[str, Any]) -> str:
+    if line["overloaded"]:
+        return f"{line['key']:<18} overloaded at this traffic"
+    usd, tokens = _metric(line, "usd_per_query", "${:.2g} a query"), _metric(line, "usd_per_million_tokens", "${:.3g}")
+    p50 = _metric(line, "latency_p50", "p50 {:.3g} s")
+    return f"{line['key']:<18} {usd:<18} {tokens:>6} per 1M answer tokens, {p50}, {line['devices']}"
+
+
+def _metric(line: dict[str, Any], key: str, form: str) -> str:
+    found = line["metrics"].get(key)
+    return "-" if found is None else form.format(found["value"])
 
 
 def _read_done(folder: Path) -> dict[str, str]:
