@@ -102,6 +102,10 @@ class KVLedger:
             hits += 1
         return hits, in_use
 
+    def resident(self, name: int) -> bool:
+        """Whether a whole chunk of that name could be shared now."""
+        return self.cached_chunks((name,))[0] == 1
+
     def holders(self, name: int) -> int:
         """How many prompts hold the chunk now."""
         return self._shared.get(name, 0)

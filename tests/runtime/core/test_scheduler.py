@@ -152,6 +152,7 @@ def test_a_resident_prefix_is_not_computed_again() -> None:
         while load.run():
             pass
     assert sum(prefill for _, _, prefill, _ in load.steps) == 100 + 4
+    assert [load.scheduler.kv.resident(name) for name in (1, 2, 3, 4)] == [True, True, True, False]
 
 
 def test_a_preempted_job_finds_its_own_blocks_again() -> None:
