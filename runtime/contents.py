@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
@@ -136,6 +137,17 @@ class Contents:
             self._written[candidate] = Written(new_and_old, text)
             self._of_query[inference.query].append(candidate)
         return candidate
+
+
+def prefix_names(tokens: Tokens, chunk: int | None) -> tuple[int, ...]:
+    """A name for each whole leading chunk of a prompt; equal names mean equal tokens from the start to there."""
+    if chunk is None:
+        return ()
+    names, digest = [], blake2b(digest_size=8)
+    for stop in range(chunk, len(tokens) + 1, chunk):
+        digest.update(tokens[stop - chunk : stop].tobytes())
+        names.append(int.from_bytes(digest.digest(), "little"))
+    return tuple(names)
 
 
 def _labelled(label: Label | None, text: str) -> str | None:

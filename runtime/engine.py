@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from octavo.runtime.core.query import Candidate, Lost, Score
@@ -16,6 +17,9 @@ class Engine(Protocol):
     @property
     def limits(self) -> Limits:
         """What its memory holds; the scheduler's limits."""
+
+    def remember(self, resident: Callable[[int], bool]) -> None:
+        """Before a step that prefills: forget the KV of every prefix chunk that is not `resident` in the ledger."""
 
     def run(self, step: Step) -> list[Ended]:
         """Compute the step and return what ended in it: decoding rows in their order, then completed prompts' rows.

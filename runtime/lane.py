@@ -76,6 +76,8 @@ class Lane:
             step = self.schedulers[model].next_step()
             if step is not None:
                 self._next = place + 1
+                if step.chunks:
+                    self.engines[model].remember(self.schedulers[model].kv.resident)
                 return Turn(model, self.schedulers[model], self.engines[model], step)
         return None
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import Manifest, verify_bundle
-from octavo.runtime.contents import Contents, Label, Request, Tokens, Written
+from octavo.runtime.contents import Contents, Label, Request, Tokens, Written, prefix_names
 from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import Policy, policy_named
 from octavo.runtime.core.query import Candidate, Ensemble, Inference, Query
@@ -119,6 +119,7 @@ class Octavo:
         max_rows: int = 64,
         max_step_tokens: int = 2048,
         kv_bytes: int | None = None,
+        prefix_tokens: int | None = 64,
         samples: int | None = None,
         min_candidates: int = 1,
         verify: bool = True,
@@ -126,8 +127,8 @@ class Octavo:
     ) -> Octavo:
         """Verify a bundle and open its models.
 
-        `provider` is tensorrt, cuda or cpu (None: the best that works); the arguments up to `kv_bytes` are those of
-        `octavo.runtime.place.Placement`. `samples` per expert and `min_candidates` make the ensemble. `verify=False`
+        `provider` is tensorrt, cuda or cpu (None: the best that works); the arguments up to `prefix_tokens` are those
+        of `octavo.runtime.place.Placement`. `samples` per expert and `min_candidates` make the ensemble. `verify=False`
         skips the hashes, not the list of files. `keep_records` keeps what `records` gives.
 
         Raises BundleError, ConfigError, or MachineError where a provider does not work here.
@@ -136,7 +137,9 @@ class Octavo:
         manifest = verify_bundle(bundle, hashes=verify)
         vocabulary = Vocabulary(bundle / manifest.experts[0].folder)
         contents = Contents(vocabulary)
-        wanted = Placement(provider, allow_fallback, devices, threads, context, max_rows, max_step_tokens, kv_bytes)
+        wanted = Placement(
+            provider, allow_fallback, devices, threads, context, max_rows, max_step_tokens, kv_bytes, prefix_tokens
+        )
         placed = place(bundle, manifest, wanted, vocabulary, contents)
         council = Council(_ensemble(manifest, samples, min_candidates), policy_named(manifest.defaults.policy))
         lanes = [*placed.lanes, Lane(VERIFIER, {VERIFIER: VerifierEngine(contents)})]
@@ -281,7 +284,7 @@ class Octavo:
         chosen = self._policy(policy, settings or {}, verify is not None)
         self._check_names("experts", experts or {})
         request = Request(
-            Query(next(self._ids), len(tokens), budget),
+            Query(next(self._ids), len(tokens), budget, prefix_names(tokens, self.placed.prefix_tokens)),
             tokens,
             self._sampling(sampling),
             experts or {},

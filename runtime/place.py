@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from octavo.profiles.errors import BundleError, ConfigError
-from octavo.profiles.manifest import KVLayout, Manifest, Weights
+from octavo.profiles.manifest import Manifest, Weights
 from octavo.runtime.contents import Contents
 from octavo.runtime.core.scheduler import Limits
 from octavo.runtime.engine import Engine
@@ -35,7 +35,8 @@ class Placement:
     `devices` (cpu:0, cpu:1, cuda:0, ...) each get a thread, and models are dealt out to them in order; None: on the CPU
     one per core, as far as there are models, else one GPU. `threads` are those of one model's call; None: what cores
     are left to each device. `context` are the tokens that a sequence may hold, prompt and answer. `max_rows` and
-    `max_step_tokens` bound a batch. `kv_bytes` bounds the KV caches of all models together.
+    `max_step_tokens` bound a batch. `kv_bytes` bounds the KV caches of all models together. Prompts share
+    the KV of equal beginnings in chunks of `prefix_tokens` (a multiple of 16; None: not at all).
     """
 
     provider: str | None = None
@@ -46,12 +47,15 @@ class Placement:
     max_rows: int = 64
     max_step_tokens: int = 2048
     kv_bytes: int | None = None
+    prefix_tokens: int | None = 64
 
     def __post_init__(self) -> None:
         for key in ("threads", "context", "max_rows", "max_step_tokens", "kv_bytes"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"{key} must be at least 1, got {value}")
+        if self.prefix_tokens is not None and (self.prefix_tokens < 1 or self.prefix_tokens % BLOCK):
+            raise ConfigError(f"prefix_tokens must be a multiple of {BLOCK}, got {self.prefix_tokens}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Placed:
     choice: Choice
     threads: int
     context: int
+    prefix_tokens: int | None
 
 
 def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocabulary, contents: Contents) -> Placed:
@@ -84,7 +89,8 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
     lanes: dict[Device, dict[str, Engine]] = {device: {} for device in devices}
     for names, model in opened.items():
         lanes[model.device] |= dict.fromkeys(names, engine_of(model, names))
-    return Placed([Lane(str(device), engines) for device, engines in lanes.items()], choice, threads, context)
+    running = [Lane(str(device), engines) for device, engines in lanes.items()]
+    return Placed(running, choice, threads, context, wanted.prefix_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class Opener:
     models: int
 
     def __call__(self, model: Model, names: Sequence[str]) -> Engine:
-        limits = limits_of(model.kv, self.wanted, self.context, self.models, len(names))
+        limits = limits_of(model, self.wanted, self.context, self.models, len(names))
         entry = self.manifest.value
         if entry and model.name == entry.name and not entry.head_on_expert:
             return ValueEngine(model, entry, self.contents, limits, self.context)
@@ -149,18 +155,28 @@ def deal(models: Sequence[Names], devices: Sequence[Device]) -> dict[Device, lis
     return dealt
 
 
-def limits_of(kv: KVLayout, wanted: Placement, context: int, models: int, experts: int) -> Limits:
+def limits_of(model: Model, wanted: Placement, context: int, models: int, experts: int) -> Limits:
     """What the batch of one model may hold, within its share of the memory. Raises ConfigError where nothing fits.
 
     A model that `experts` share has room for as many rows of each.
     """
     budget = wanted.kv_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available)
-    affordable = budget // models // (kv.bytes_per_token * BLOCK)
+    affordable = budget // models // (model.kv.bytes_per_token * BLOCK)
     rows = min(wanted.max_rows * experts, MOST_ROWS) if experts > 1 else wanted.max_rows
-    blocks = min(affordable, rows * -(-context // BLOCK))
+    shares = experts == 1 and model.device.on_host  # adapters give equal tokens unequal KV
+    chunk = wanted.prefix_tokens if shares else None
+    blocks = min(affordable, (rows + (chunk is not None)) * -(-context // BLOCK))
     if blocks < 1:
         raise ConfigError(f"kv_bytes: {budget} bytes for {models} models do not hold {BLOCK} tokens of each")
-    return Limits(blocks, BLOCK, rows, max(wanted.max_step_tokens, rows), paged=False, prefix_caching=False)
+    return Limits(
+        blocks,
+        BLOCK,
+        rows,
+        max(wanted.max_step_tokens, rows),
+        paged=False,
+        prefix_caching=chunk is not None,
+        hash_tokens=chunk or BLOCK,
+    )
 
 
 def same_tokenizer(bundle: Path, manifest: Manifest) -> None:

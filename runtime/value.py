@@ -14,6 +14,7 @@ from octavo.runtime.engine import Ended
 from octavo.runtime.ort.binding import Calls
 from octavo.runtime.ort.cache import Cache
 from octavo.runtime.ort.prefill import Prefiller
+from octavo.runtime.ort.prefixes import Prefixes, Resident
 from octavo.runtime.ort.session import Model
 
 
@@ -29,7 +30,8 @@ class ValueEngine:
         self._entry = entry
         self._contents = contents
         self._cache = Cache(model.kv, limits.max_rows + 1, length, model.device)
-        self._prefiller = Prefiller(Calls(model, self._cache))
+        self._prefixes = Prefixes(self._cache, limits.hash_tokens) if limits.prefix_caching else None
+        self._prefiller = Prefiller(Calls(model, self._cache), self._prefixes)
 
     @property
     def limits(self) -> Limits:
@@ -39,6 +41,10 @@ class ValueEngine:
     def held(self) -> int:
         """Prompts under way."""
         return len(self._prefiller)
+
+    def remember(self, resident: Resident) -> None:
+        if self._prefixes is not None:
+            self._prefixes.sweep(resident)
 
     def run(self, step: Step) -> list[Ended]:
         for job in step.preempted:

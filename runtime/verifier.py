@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from octavo.runtime.contents import Contents
 from octavo.runtime.core.query import Inference, Lost, Score
 from octavo.runtime.core.scheduler import Job, Limits, Step
@@ -20,6 +22,9 @@ class VerifierEngine:
     @property
     def limits(self) -> Limits:
         return UNLIMITED
+
+    def remember(self, resident: Callable[[int], bool]) -> None:
+        """It holds nothing."""
 
     def run(self, step: Step) -> list[Ended]:
         return [self._check(job.inference) for chunk in step.chunks for job in chunk.prompt.jobs]

@@ -16,6 +16,7 @@ from octavo.runtime.ort.binding import Calls, Outputs
 from octavo.runtime.ort.cache import Cache
 from octavo.runtime.ort.drawing import Drawing
 from octavo.runtime.ort.prefill import Computed, Prefiller
+from octavo.runtime.ort.prefixes import Prefixes, Resident
 from octavo.runtime.ort.rows import Row, Rows
 from octavo.runtime.ort.sampling import settings_of
 from octavo.runtime.ort.session import Model
@@ -52,7 +53,8 @@ class ExpertEngine:
         self._contents = contents
         self._cache = Cache(model.kv, limits.max_rows + 1, length, model.device)
         self._calls = Calls(model, self._cache)
-        self._prefiller = Prefiller(self._calls)
+        self._prefixes = Prefixes(self._cache, limits.hash_tokens) if limits.prefix_caching else None
+        self._prefiller = Prefiller(self._calls, self._prefixes)
         self._rows = Rows(limits.max_rows, length)
         self._drawing = Drawing(model, self._rows)
         self._ends = np.array(vocabulary.ends, np.int64)
@@ -68,6 +70,10 @@ class ExpertEngine:
     def held(self) -> int:
         """Of how many jobs and prompts it holds anything."""
         return self._rows.count + len(self._parked) + len(self._prefiller)
+
+    def remember(self, resident: Resident) -> None:
+        if self._prefixes is not None:
+            self._prefixes.sweep(resident)
 
     def run(self, step: Step) -> list[Ended]:
         for job in step.preempted:

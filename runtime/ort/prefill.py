@@ -10,6 +10,7 @@ import numpy as np
 from octavo.runtime.contents import Tokens
 from octavo.runtime.core.scheduler import Chunk, Prompt
 from octavo.runtime.ort.binding import Calls, Outputs
+from octavo.runtime.ort.prefixes import Prefixes
 
 Read = Callable[[Prompt], tuple[Tokens, int]]
 SLACK = 1.25  # padded tokens per real one that a batch may have
@@ -28,8 +29,9 @@ class Computed:
 class Prefiller:
     """Rows for whole prompts begin where the caller says; prompts under way keep a row at the cache's other end."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, prefixes: Prefixes | None = None) -> None:
         self._calls = calls
+        self._prefixes = prefixes
         self._rows: dict[Prompt, int] = {}
         self._free = list(range(calls.cache.rows))
 
@@ -44,13 +46,17 @@ class Prefiller:
         """
         for batch in batches([chunk for chunk in chunks if chunk.start == 0 and chunk.completes]):
             row = first_row()
-            yield Computed(batch, row, self._whole(row, [read(chunk.prompt) for chunk in batch]))
+            outputs = self._whole(row, [read(chunk.prompt) for chunk in batch])
+            for index, chunk in enumerate(batch):
+                self._keep(chunk, row + index)
+            yield Computed(batch, row, outputs)
         for chunk in chunks:
             if chunk.start == 0 and chunk.completes:
                 continue
-            row = self._row_of(chunk.prompt)
+            row = self._row_of(chunk)
             tokens, adapter = read(chunk.prompt)
             outputs = self._part(row, tokens[chunk.start : chunk.start + chunk.tokens], chunk.start, adapter)
+            self._keep(chunk, row)
             if chunk.completes:
                 yield Computed([chunk], row, outputs)
                 self.forget(chunk.prompt)
@@ -61,10 +67,18 @@ class Prefiller:
             self._free.append(row)
             self._free.sort()
 
-    def _row_of(self, prompt: Prompt) -> int:
+    def _row_of(self, chunk: Chunk) -> int:
+        """The row of a prompt under way; a new one begins with what is cached of the prompt."""
+        prompt = chunk.prompt
         if prompt not in self._rows:
             self._rows[prompt] = self._free.pop()
+            if chunk.start and self._prefixes is not None:
+                self._prefixes.restore(prompt, self._rows[prompt], chunk.start)
         return self._rows[prompt]
+
+    def _keep(self, chunk: Chunk, row: int) -> None:
+        if chunk.prompt.prefix and self._prefixes is not None:
+            self._prefixes.save(chunk.prompt, row, chunk.start + chunk.tokens)
 
     def _whole(self, row: int, prompts: Sequence[tuple[Tokens, int]]) -> Outputs:
         lengths = np.array([len(tokens) for tokens, _ in prompts], np.int32)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from octavo.profiles.manifest import read_manifest
-from octavo.runtime.contents import Contents, Request
+from octavo.runtime.contents import Contents, Request, prefix_names
 from octavo.runtime.core.query import Candidate, Inference, Lost, Query, Score
 from octavo.runtime.core.scheduler import Limits, Scheduler, Step
 from octavo.runtime.ort.engine import ExpertEngine
@@ -45,7 +45,8 @@ class Bench:
     def ask(self, prompt: str, samples: int = 1, tokens: int = 12, number: int = 0, **sampling: Any) -> list[Inference]:
         """Queue the samples of a prompt, sharing its prefill."""
         ids = self.vocabulary.encode(prompt)
-        query = Query(self.queries, len(ids), tokens)
+        chunk = self.limits.hash_tokens if self.limits.prefix_caching else None
+        query = Query(self.queries, len(ids), tokens, prefix_names(ids, chunk))
         self.queries += 1
         stop = sampling.pop("stop", ())
         self.contents.open(Request(query, ids, Sampling(**sampling), seed=7, number=number, stop=stop))
@@ -58,6 +59,7 @@ class Bench:
         if step is None:
             return False
         self.steps.append(step)
+        self.engine.remember(self.scheduler.kv.resident)
         results = self.engine.run(step)
         stopped = []
         for result in results:

@@ -175,6 +175,48 @@ def test_the_largest_logits_are_enough_to_write(bench: MakeBench, make_bundle: C
     assert top.done[same].mean_logprob == pytest.approx(full.done[other].mean_logprob, abs=1e-5)
 
 
+def test_a_cached_prefix_changes_nothing_but_what_is_computed(bench: MakeBench) -> None:
+    cached = bench(prefix_caching=True, hash_tokens=16, block_tokens=16)
+    plain = bench()
+    common = PROMPTS[3] + " and "
+    prompts = [common + end for end in ("a", "bc", "", "a")] + [common[:20]]
+    written = []
+    for each in (cached, plain):
+        asked = []
+        for prompt in prompts:
+            asked += each.ask(prompt, samples=2, temperature=0)
+            each.run()
+        written.append([each.tokens(inference) for inference in asked])
+        assert each.empty
+    assert written[0] == written[1]
+    computed = [sum(step.prefill_tokens for step in each.steps) for each in (cached, plain)]
+    assert computed[0] < computed[1] - 3 * 32
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.integers(32, 70), st.integers(8, 64))
+def test_cached_prefixes_survive_little_memory_and_withdrawals(
+    bench: MakeBench, seed: int, blocks: int, budget: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    tight = bench(
+        kv_blocks=blocks, block_tokens=4, max_rows=4, max_step_tokens=budget, prefix_caching=True, hash_tokens=8
+    )
+    asked = []
+    for number in range(6):
+        prompt = PROMPTS[3][: int(rng.integers(7, 40))] + "xyz"[rng.integers(3)]
+        asked += tight.ask(prompt, samples=int(rng.integers(1, 3)), number=number, tokens=6, temperature=0)
+        for _ in range(rng.integers(8)):
+            tight.step()
+        if rng.random() < 0.4:
+            tight.withdraw(asked[rng.integers(len(asked))])
+    tight.run()
+    assert tight.empty
+    for inference in list(tight.done)[-2:]:
+        prompt = tight.vocabulary.decode(tight.contents.request(inference.query).prompt)
+        assert tight.tokens(inference) == alone(bench, prompt, temperature=0, tokens=6)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(14, 60), st.integers(4, 64))
 def test_whoever_is_cancelled_whenever_nothing_leaks(bench: MakeBench, seed: int, blocks: int, budget: int) -> None:
