@@ -26,7 +26,7 @@ from octavo.runtime.server.journal import TraceFile
 from octavo.runtime.server.leaving import ClientGone, until_gone
 from octavo.runtime.server.metrics import Metrics
 from octavo.runtime.server.openapi import document
-from octavo.runtime.server.refusals import Refusal, malformed, on_failure, on_http, on_refusal
+from octavo.runtime.server.refusals import Refusal, defect, malformed, on_failure, on_http, on_refusal
 from octavo.runtime.server.requests import ChatRequest, CompletionRequest
 from octavo.runtime.server.settings import ServerSettings
 from octavo.runtime.server.streaming import EventStream
@@ -107,6 +107,9 @@ class Server:
         except ClientGone:
             account.gone()
             return Response(status_code=GONE)
+        except Exception:
+            account.refused(defect())
+            raise
 
     async def _models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._card(name) for name in self.desk.targets]})

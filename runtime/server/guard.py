@@ -43,7 +43,7 @@ class Guard:
 
     def _measure(self, scope: Scope) -> None:
         """The parser stops a head that keeps coming, not one that comes at once."""
-        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size = len(scope["path"]) + len(scope["query_string"])
         if size + sum(len(name) + len(value) for name, value in scope["headers"]) > self._settings.max_header:
             most = self._settings.max_header
             raise Refusal(431, f"the head is longer than {most} bytes", code="head_too_long", headers=_CLOSE)

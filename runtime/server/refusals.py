@@ -89,4 +89,8 @@ async def on_http(_: Request, error: Exception) -> JSONResponse:
 
 async def on_failure(_: Request, __: Exception) -> JSONResponse:
     """A defect of ours: the log has the traceback, the client does not."""
-    return Refusal(500, "internal error", code="internal_error").response()
+    return defect().response()
+
+
+def defect() -> Refusal:
+    return Refusal(500, "internal error", code="internal_error")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from octavo.runtime.server.journal import log, start_logging
 from octavo.runtime.server.settings import ServerSettings
 
 BACKLOG = 2048
+SWITCH = 0.001  # seconds that one thread may keep others from Python: engines must not hold up the event loop
 
 
 def serve(bundle: Path, settings: ServerSettings, **load: Any) -> None:
@@ -30,18 +33,29 @@ def serve(bundle: Path, settings: ServerSettings, **load: Any) -> None:
     Raises what `Octavo.load` does, ConfigError for what cannot be served, MachineError where the port is taken.
     """
     start_logging()
-    with Octavo.load(bundle, **load) as octavo:
+    sys.setswitchinterval(SWITCH)
+    with bound(settings) as port, Octavo.load(bundle, **load) as octavo:
         octavo.ask("0", policy="ensemble", max_new_tokens=1)
-        listen(octavo, settings)
+        listen(octavo, settings, port)
 
 
-def listen(octavo: Octavo, settings: ServerSettings) -> None:
-    """Serve a loaded bundle."""
-    server = Listener(Server(octavo, settings), settings)
+def bound(settings: ServerSettings) -> socket.socket:
+    """The port, taken and not yet open. Raises MachineError."""
+    host = settings.host.strip("[]")
+    port = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        port.bind((host, settings.port))
+    except OSError as error:
+        port.close()
+        raise MachineError(f"serve: cannot listen on {host}:{settings.port}: {error.strerror}") from None
+    return port
+
+
+def listen(octavo: Octavo, settings: ServerSettings, port: socket.socket) -> None:
+    """Serve a loaded bundle on a port."""
     with _signals_end_quietly():
-        server.run()
-    if not server.started:
-        raise MachineError(f"serve: cannot listen on {settings.host}:{settings.port}")
+        Listener(Server(octavo, settings), settings).run(sockets=[port])
     log("stopped")
 
 

@@ -183,3 +183,22 @@ def test_many_idle_connections_are_in_nobodys_way(server: Any, right: Any) -> No
     finally:
         for line in lines:
             line.close()
+
+
+def test_a_defect_of_ours_costs_one_request_and_tells_nothing(
+    server: Any, right: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("prepare", "start"):
+        with monkeypatch.context() as patch:
+            patch.setattr(server.octavo, place, lambda *_, **__: 1 / 0)
+            answer = httpx.post(server.url + ASK, json=BODY, timeout=30)
+        assert (answer.status_code, answer.json()["error"]["message"]) == (500, "internal error")
+        assert server.wait_until_empty()
+    assert httpx.post(server.url + ASK, json=BODY, timeout=30).json()["choices"] == right
+
+
+def test_a_prompt_that_is_prepared_is_not_yet_asked(server: Any, octavo: Any) -> None:
+    prepared = octavo.prepare("abc", max_new_tokens=5, seed=2)
+    assert server.empty
+    assert octavo.start(prepared).result().text == octavo.ask("abc", max_new_tokens=5, seed=2).text
+    assert server.wait_until_empty()

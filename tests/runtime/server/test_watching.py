@@ -17,8 +17,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from octavo.profiles.errors import ConfigError
+from octavo.profiles.errors import ConfigError, MachineError
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, RunRecord, from_lines
+from octavo.runtime.server import ServerSettings
+from octavo.runtime.server import serve as serve_bundle
 from octavo.runtime.server.journal import JsonLines, TraceFile
 
 BODY = {"model": "octavo", "messages": [{"role": "user", "content": "abc 123:"}], "seed": 3, "max_tokens": 20}
@@ -117,19 +119,19 @@ def test_the_openapi_document_names_every_path_that_answers(server: Any) -> None
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from octavo.runtime.local import Octavo
-from octavo.runtime.server import ServerSettings
-from octavo.runtime.server.journal import start_logging
-from octavo.runtime.server.run import listen
+from octavo.runtime.lane import Lane
+from octavo.runtime.server import ServerSettings, serve
 
-start_logging()
-with Octavo.load(sys.argv[1], provider="cpu", threads=1) as octavo:
-    for lane in octavo.loop.lanes:
-        for engine in lane.engines.values():
-            engine.run = lambda step, run=engine.run: (time.sleep(0.02), run(step))[1]
-    listen(octavo, ServerSettings(port=0))
+take = Lane.next_turn
+Lane.next_turn = lambda lane: (time.sleep(0.01), take(lane))[1]
+serve(Path(sys.argv[1]), ServerSettings(port=0), provider="cpu", threads=1)
 print("left in order")
 """
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(server: Any) -> None:
+    with pytest.raises(MachineError, match="cannot listen"):
+        serve_bundle(Path("no bundle"), ServerSettings(port=server.port))
 
 
 def test_on_sigterm_what_is_in_flight_is_answered_and_nothing_else(bundle: Path) -> None:
