@@ -15,11 +15,12 @@ import numpy as np
 from octavo.profiles.errors import ConfigError
 from octavo.runtime.contest import Candidates, Row, Way, contest, greedy_rows, oracle, right_by, ways
 from octavo.runtime.core.query import Ensemble
+from octavo.runtime.datasets import Task
 from octavo.runtime.local import Octavo
 from octavo.runtime.machine import machine
 from octavo.runtime.sampled import Sampled, sample, sweep
 from octavo.runtime.statistics import Bin, Interval, auc, calibration_error, difference, pass_at, reliability
-from octavo.runtime.tasks import Checker, Task, read_tasks
+from octavo.runtime.tasks import Checker, read_tasks
 
 Progress = Callable[[str, float], None]
 KS = (1, 2, 4, 8, 16, 32, 64, 100)
@@ -223,7 +224,7 @@ class _Run:
         seconds, tokens = [], 0
         for task in self.tasks[:TIMED_TASKS]:
             verify = lambda text, task=task: self.checker.right(task, text)  # noqa: E731
-            functions = {"label": self.checker.label, "verify": verify}
+            functions = {"label": self.checker.label_of(task), "verify": verify}
             begun = perf_counter()
             result = self.octavo.ask(task.prompt, policy=way.policy, settings=way.settings, **functions, **options)
             seconds.append(perf_counter() - begun)

@@ -10,8 +10,9 @@ from typing import Any
 from octavo.profiles.errors import OctavoError
 from octavo.runtime.core.policies import Deliberation, Policy, Tally, gather
 from octavo.runtime.core.query import Ensemble, Inference, Query
+from octavo.runtime.datasets import Task
 from octavo.runtime.local import Octavo, Result
-from octavo.runtime.tasks import Checker, Task
+from octavo.runtime.tasks import Checker
 
 OPEN = 128  # queries under way at once
 
@@ -70,9 +71,9 @@ def served(
     try:
         while True:
             for number, task in todo:
-                running[octavo.submit(task.prompt, policy=policy, number=number, label=checker.label, **options)] = (
-                    number
-                )
+                running[
+                    octavo.submit(task.prompt, policy=policy, number=number, label=checker.label_of(task), **options)
+                ] = number
                 if len(running) >= OPEN:
                     break
             if not running:

@@ -5,29 +5,24 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from octavo.profiles.errors import ConfigError
 from octavo.runtime.contents import Label, normal
+from octavo.runtime.datasets import Task, adapted, last_number
+from octavo.runtime.sandbox import command_verifier
 
 Verify = Callable[[str, str], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One prompt and, where it is known, the right answer."""
-
-    id: str
-    prompt: str
-    reference: str | None = None
-
-
 def read_tasks(path: Path, limit: int | None = None) -> list[Task]:
-    """Tasks of a JSON Lines file: `prompt`, and perhaps `id` and `reference` (or `answer`).
+    """Tasks of a JSON Lines file: `prompt`, and perhaps `id` and `reference` (or `answer`); or HumanEval, MBPP, GSM8K.
 
     Raises ConfigError naming file and line.
     """
@@ -55,12 +50,24 @@ def _task(line: str, where: str, number: int) -> Task:
         row = json.loads(line)
     except ValueError as error:
         raise ConfigError(f"{where}: not JSON: {error}") from None
+    if isinstance(row, dict) and (task := adapted(row, number)) is not None:
+        return task
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"]:
         raise ConfigError(f"{where}: a task is a JSON object with a `prompt` that is a text, got {line[:80]}")
     reference = row.get("reference", row.get("answer"))
     if reference is not None and not isinstance(reference, str | int | float):
         raise ConfigError(f"{where}: reference must be a text, got {reference!r}")
     return Task(str(row.get("id", number)), row["prompt"], None if reference is None else str(reference))
+
+
+def load_verifier(name: str) -> Verify:
+    """A function by its name, or `command:PROGRAM ARGUMENTS`, run in a process of its own with limits."""
+    if name.startswith("command:"):
+        command = shlex.split(name.removeprefix("command:"))
+        if not command:
+            raise ConfigError("verifier: command: names no program")
+        return partial(command_verifier, command)
+    return load_function(name, "verifier")
 
 
 def load_function(name: str, key: str) -> Callable[..., Any]:
@@ -98,30 +105,37 @@ def _load_file(path: Path, key: str) -> ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """Whether a text is right: by the verifier, or else by being the reference, white space aside.
+    """Whether a text is right: by the verifier, or else by the task's tests, or by being the reference.
 
-    `label` finds what a vote counts. A verifier that raises has said no.
+    `label` finds what a vote counts; None is the text itself, white space aside, or its last number where the task is
+    numeric. A verifier that raises has said no.
     """
 
     verify: Verify | None = None
-    label: Label = normal
+    label: Label | None = None
 
     @classmethod
     def named(cls, verifier: str | None, answer: str | None) -> Checker:
         """By the names of a verifier and of a label function."""
-        verify = load_function(verifier, "verifier") if verifier else None
-        return cls(verify, load_function(answer, "answer") if answer else normal)
+        verify = load_verifier(verifier) if verifier else None
+        return cls(verify, load_function(answer, "answer") if answer else None)
+
+    def label_of(self, task: Task) -> Label:
+        return self.label or (last_number if task.numeric else normal)
 
     def right(self, task: Task, text: str) -> bool:
-        if self.verify is None:
-            return task.reference is not None and self.label(text) == self.label(task.reference)
-        try:
-            return bool(self.verify(task.prompt, text))
-        except Exception:  # a verifier is the user's code, and the text may be anything
-            return False
+        if self.verify is not None:
+            try:
+                return bool(self.verify(task.prompt, text))
+            except Exception:  # a verifier is the user's code, and the text may be anything
+                return False
+        if task.tests is not None:
+            return task.passes(text)
+        label = self.label_of(task)
+        return task.reference is not None and label(text) == label(task.reference)
 
     def demand(self, tasks: list[Task], source: Path) -> None:
         """Raise ConfigError where nothing says what is right."""
-        missing = [task.id for task in tasks if task.reference is None]
+        missing = [task.id for task in tasks if not task.checks_itself]
         if self.verify is None and missing:
             raise ConfigError(f"{source}: task {missing[0]} has no reference; give one, or a verifier")

@@ -13,11 +13,12 @@ import pytest
 from octavo.profiles.errors import ConfigError
 from octavo.runtime.core.policies import policy_named
 from octavo.runtime.core.query import Ensemble
+from octavo.runtime.datasets import Task, last_number
 from octavo.runtime.evaluate import Comparison, evaluate
 from octavo.runtime.playback import play, store
 from octavo.runtime.sampled import Sampled
 from octavo.runtime.statistics import Interval, auc, calibration_error, difference, pass_at, reliability, share
-from octavo.runtime.tasks import Checker, Task, load_function, read_tasks
+from octavo.runtime.tasks import Checker, load_function, read_tasks
 
 PANEL = Ensemble(("a", "b"), 2, "judge")
 
@@ -152,6 +153,41 @@ def test_without_a_verifier_the_reference_decides_and_must_be_there() -> None:
     assert checker.right(Task("1", "?", "4 2"), " 4  2\n")
     with pytest.raises(ConfigError, match="task 7 has no reference"):
         checker.demand([Task("7", "?")], Path("tasks.jsonl"))
+
+
+HUMAN_EVAL = {
+    "task_id": "HumanEval/0",
+    "prompt": "def twice(x):\n",
+    "entry_point": "twice",
+    "test": "def check(f):\n    assert f(2) == 4\n",
+}
+MBPP = {"task_id": 7, "text": "Double a number.", "test_list": ["assert twice(2) == 4", "assert twice(0) == 0"]}
+GSM8K = {"question": "Two and two?", "answer": "2+2=4\n#### 1,004"}
+
+
+@pytest.mark.parametrize(
+    ("row", "right", "wrong"),
+    [
+        (HUMAN_EVAL, "    return 2 * x\n", "    return x\n"),
+        (MBPP, "Here:\n```python\ndef twice(x):\n    return 2 * x\n```\nDone.", "def twice(x): return x"),
+        (GSM8K, "It is 1004.", "It is 1005."),
+    ],
+    ids=["HumanEval", "MBPP", "GSM8K"],
+)
+def test_well_known_files_are_tasks_that_check_themselves(
+    tmp_path: Path, row: dict[str, Any], right: str, wrong: str
+) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (task,) = read_tasks(path)
+    checker = Checker()
+    checker.demand([task], path)
+    assert checker.right(task, right)
+    assert not checker.right(task, wrong)
+
+
+def test_a_number_has_one_spelling() -> None:
+    assert [last_number(text) for text in ("1,004", "so 3 or 4.50", "-7.0", "none")] == ["1004", "4.5", "-7", None]
 
 
 def test_an_evaluation_ends_with_its_table_its_records_and_its_sentences(
