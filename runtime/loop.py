@@ -230,6 +230,8 @@ class Loop:
     # Mail, opened by a lane's own thread between two steps.
 
     def _submit(self, lane: Lane, group: Sequence[Inference]) -> None:
+        if self._never_begun(group):
+            return
         try:
             if group[0].model in self._dead:
                 raise ValueError(self._dead[group[0].model])
@@ -237,6 +239,16 @@ class Loop:
         except ValueError as error:
             with self._lock:
                 self._hear([Lost(inference, str(error)) for inference in group], self.recorder.now())
+
+    def _never_begun(self, group: Sequence[Inference]) -> bool:
+        """Whether the query was closed before this mail was opened; there was nothing to withdraw then."""
+        with self._lock:
+            if not self._open[group[0].query].closed:
+                return False
+            for inference in group:
+                self.recorder.withdrawn(inference, 0, self.recorder.now())
+                self._left(inference)
+            return True
 
     def _withdraw(self, lane: Lane, inference: Inference) -> None:
         job = lane.withdraw(inference)

@@ -202,3 +202,16 @@ def test_a_prompt_that_is_prepared_is_not_yet_asked(server: Any, octavo: Any) ->
     assert server.empty
     assert octavo.start(prepared).result().text == octavo.ask("abc", max_new_tokens=5, seed=2).text
     assert server.wait_until_empty()
+
+
+def test_a_query_withdrawn_before_its_candidates_began_never_begins(server: Any, octavo: Any, slow: Slow) -> None:
+    slow(0.1)
+    busy = octavo.submit("abc", max_new_tokens=5)
+    time.sleep(0.05)  # every device is in the middle of a step
+    over: list[Any] = []
+    octavo.loop.recorder.listeners.append(lambda query, inferences: over.append(inferences))
+    octavo.submit("abc", max_new_tokens=60).cancel()
+    busy.result()
+    assert server.wait_until_empty()
+    octavo.loop.recorder.listeners.pop()
+    assert [(each.end, each.new_tokens, each.scheduled) for each in over[0]] == [("withdrawn", 0, None)] * 4
