@@ -20,13 +20,13 @@ from octavo.profiles.manifest import GraphEntry
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, to_lines
 from octavo.runtime.local import Octavo
 from octavo.runtime.machine import machine
-from octavo.runtime.overheads import Overheads, overheads
+from octavo.runtime.overheads import Calibration, Overheads, Served
 from octavo.runtime.replay import Arrival, poisson, serve_load
 from octavo.runtime.steps import grid, time_steps
 from octavo.runtime.tasks import read_tasks
 
 Progress = Callable[[str, float], None]
-LOAD = 0.5  # of the measured capacity, where no rate is given
+LOAD = 0.3  # of what the machine does when many are asked at once, where no rate is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def measure(
     prompts: Path | None = None,
     arrivals: Sequence[Arrival] | None = None,
     rate: float | None = None,
-    queries: int = 200,
+    queries: int = 600,
     seconds: float = 20.0,
     max_new_tokens: int | None = None,
     policy: str | None = None,
@@ -77,14 +77,19 @@ def measure(
         times = time_steps(lanes, octavo.loop.contents, value, cells, seconds, seed)
         steps = {judge: times.step_times(judge=judge) for judge in (False, True)}
         fits = {judge: fitted(found) for judge, found in steps.items() if found}
-        capacity, beside = rate or 1.0, Overheads()
-        if texts:
-            progress("overheads", 0.0)
-            capacity, beside = overheads(octavo, texts, {judge: fit.seconds for judge, fit in fits.items()}, options)
-        profiles = [_profile(octavo, judge, steps[judge], fit, beside) for judge, fit in fits.items()]
-        wanted = rate or LOAD * capacity
+        wanted = rate or 1.0
+        bench = {judge: fit.seconds for judge, fit in fits.items()}
+        calibration = Calibration(octavo, texts, bench, options) if texts else None
+        if calibration:
+            progress("calibrating", 0.0)
+            wanted = rate or calibration.rate(LOAD)
+            calibration.serve(wanted)
         coming = list(arrivals) if arrivals else poisson(texts, wanted, queries, seed) if texts else []
         trace = serve_load(octavo, coming, lambda share: progress("serving a load", share), **options) if coming else []
+        if calibration:
+            calibration.serve(wanted)
+        beside = calibration.overheads() if calibration else Overheads()
+        profiles = [_profile(octavo, judge, steps[judge], fit, beside) for judge, fit in fits.items()]
     found = Measurement(profiles, trace, wanted)
     if out is not None:
         _write(out, found)
@@ -128,6 +133,7 @@ def _profile(octavo: Octavo, judge: bool, steps: list[StepTime], fit: Fit, besid
     entry = manifest.value if judge and manifest.value else manifest.experts[0]
     graph: GraphEntry = manifest.graph(entry.weights[0].graph)
     files = {each.path: each.size for each in manifest.files}
+    served = beside.steps.get(judge, Served())
     about = machine()
     return LatencyProfile(
         name=f"{manifest.name}-{'judge' if judge else 'decoder'}",
@@ -140,14 +146,14 @@ def _profile(octavo: Octavo, judge: bool, steps: list[StepTime], fit: Fit, besid
         concurrent=len(octavo.placed.lanes),
         measured_on=date.today().isoformat(),
         machine=about,
-        steps=steps,
-        step_overhead=beside.per_step.get(judge, 0.0),
+        steps=[step.model_copy(update={"seconds": served.factor * step.seconds}) for step in steps],
+        step_overhead=served.constant,
         inference_overhead=beside.per_inference,
         query_overhead=beside.per_query,
         weight_bytes=sum(files[path] for path in set(entry.weights[0].locations.values())),
         kv_bytes_per_token=graph.kv.bytes_per_token if graph.kv else 0,
         peak_memory_bytes=psutil.Process().memory_info().rss,
-        coefficients=fit.coefficients,
+        coefficients={**fit.coefficients, "load factor": served.factor},
         residuals=fit.residuals,
     )
 

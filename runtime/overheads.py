@@ -1,4 +1,9 @@
-"""What steps take in a served load above what they take on the bench, and what happens outside of steps."""
+"""What steps take in a served load beside what they take on the bench, and what happens outside of steps.
+
+Under load the threads of the devices, of the arrivals and of the answers share the processor's caches and the
+interpreter's lock, so a step takes longer than the same step timed alone. A short load, other than the one that is
+recorded, says by how much: seconds from one step to the next are a line in the seconds of the bench.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +12,112 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy.optimize import nnls
 
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord
 from octavo.runtime.lane import Lane, Turn
 from octavo.runtime.local import Octavo
+from octavo.runtime.replay import poisson, serve_load
 
-Predict = Callable[[int, int, int, int], float]
-ALONE, CROWD = 12, 48  # queries asked one at a time, and at once
+Sizes: TypeAlias = tuple[int, int, int, int]
+Predict: TypeAlias = Callable[[int, int, int, int], float]
+ALONE, CROWD, SERVED = 12, 48, 300  # queries asked one at a time, at once, and as they come
+DISTURBED = 0.01  # share of steps, the slowest of their kind
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A step in a served load takes `constant` seconds more than `factor` times what it takes on the bench."""
+
+    constant: float = 0.0
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Overheads:
-    """Seconds per step (by whether a judge takes it), from an arrival to its first step, from the last result on."""
+    """Of steps, by whether a judge takes them; seconds from an arrival to its first step, and from the last result."""
 
-    per_step: Mapping[bool, float] = field(default_factory=dict)
+    steps: Mapping[bool, Served] = field(default_factory=dict)
     per_inference: float = 0.0
     per_query: float = 0.0
 
 
-def overheads(
-    octavo: Octavo, prompts: Sequence[str], predict: Mapping[bool, Predict], options: dict[str, Any]
-) -> tuple[float, Overheads]:
-    """Queries per second that the machine can do, and the overheads, from prompts asked singly and at once."""
-    crowd = [prompts[number % len(prompts)] for number in range(CROWD)]
-    octavo.ask_many(crowd, **options)
-    recorder = octavo.loop.recorder
-    recorder.restart()
-    logs = [_Log(lane, octavo.ensemble.value_model) for lane in octavo.placed.lanes]
-    for prompt in crowd[:ALONE]:
-        octavo.ask(prompt, **options)
-    octavo.loop.settle()
-    queries = [record for record in recorder.records() if isinstance(record, QueryRecord)]
-    inferences = [record for record in recorder.records() if isinstance(record, InferenceRecord)]
-    begun = perf_counter()
-    octavo.ask_many(crowd, **options)
-    capacity = CROWD / (perf_counter() - begun)
-    octavo.loop.settle()
-    per_step = {}
-    for judge, expected in predict.items():
-        above = [seconds - expected(*step) for log in logs for seconds, step in log.close(judge)]
-        per_step[judge] = max(0.0, mean(above)) if above else 0.0
-    return capacity, Overheads(per_step, *_around(queries, inferences))
+class Calibration:
+    """Loads like the one to be recorded, served before and after it, so that a machine that drifts is met half-way.
+
+    `bench` gives the seconds of a step on the bench, by whether a judge takes it.
+    """
+
+    def __init__(
+        self, octavo: Octavo, prompts: Sequence[str], bench: Mapping[bool, Predict], options: dict[str, Any]
+    ) -> None:
+        self._octavo = octavo
+        self._prompts = prompts
+        self._bench = bench
+        self._options = options
+        self._turns: list[tuple[bool, float, Sizes]] = []
+        self._around = self._alone()
+
+    def _alone(self) -> tuple[float, float]:
+        """Ask singly; a first round warms up."""
+        octavo, recorder = self._octavo, self._octavo.loop.recorder
+        octavo.ask_many(self._crowd(), **self._options)
+        recorder.restart()
+        for prompt in self._prompts[:ALONE]:
+            octavo.ask(prompt, **self._options)
+        octavo.loop.settle()
+        queries = [record for record in recorder.records() if isinstance(record, QueryRecord)]
+        inferences = [record for record in recorder.records() if isinstance(record, InferenceRecord)]
+        return _around(queries, inferences)
+
+    def _crowd(self) -> list[str]:
+        return [self._prompts[number % len(self._prompts)] for number in range(CROWD)]
+
+    def rate(self, share: float) -> float:
+        """A share of the queries a second that the machine answers when many are asked at once."""
+        begun = perf_counter()
+        self._octavo.ask_many(self._crowd(), **self._options)
+        return share * CROWD / (perf_counter() - begun)
+
+    def serve(self, rate: float) -> None:
+        """Serve a load of other seeds than the one to be recorded, and note what its steps take."""
+        seed = self._options.get("seed", 0) + 1 + len(self._turns)
+        logs = [_Log(lane, self._octavo.ensemble.value_model) for lane in self._octavo.placed.lanes]
+        serve_load(self._octavo, poisson(self._prompts, rate, SERVED, seed), **{**self._options, "seed": seed})
+        self._turns += [turn for log in logs for turn in log.close()]
+
+    def overheads(self) -> Overheads:
+        """What all served loads say together."""
+        steps = {
+            judge: _served([(expected(*sizes), seconds) for of, seconds, sizes in self._turns if of == judge])
+            for judge, expected in self._bench.items()
+        }
+        return Overheads(steps, *self._around)
+
+
+def _served(pairs: Sequence[tuple[float, float]]) -> Served:
+    """Least squares of (seconds on the bench, seconds in the load), with neither coefficient negative.
+
+    The most delayed steps are left out: what another program on the machine did to them is nobody's to predict.
+    """
+    if len(pairs) < 2:
+        return Served()
+    kept = sorted(pairs, key=lambda pair: pair[1] / pair[0])[: max(2, round((1 - DISTURBED) * len(pairs)))]
+    bench, load = np.array(kept).T
+    scale = bench.mean()
+    constant, factor = nnls(np.stack([np.ones_like(bench), bench / scale], axis=1), load)[0]
+    return (
+        Served(float(constant), float(factor / scale)) if factor > 0 else Served(float(max(0.0, (load - bench).mean())))
+    )
+
+
+def trimmed(values: Sequence[float]) -> float:
+    """Mean without the largest twentieth: those steps were held up by something else on the machine."""
+    kept = sorted(values)[: max(1, len(values) * 19 // 20)]
+    return mean(kept)
 
 
 def _around(queries: Sequence[QueryRecord], inferences: Sequence[InferenceRecord]) -> tuple[float, float]:
@@ -69,7 +138,7 @@ class _Log:
     def __init__(self, lane: Lane, value_model: str | None) -> None:
         self._lane = lane
         self._value = value_model
-        self._turns: list[tuple[float, bool, tuple[int, int, int, int]]] = []
+        self._turns: list[tuple[float, bool, Sizes]] = []
         self._asked: list[float] = []
         self._next_turn = lane.next_turn
         lane.next_turn = self.next_turn  # type: ignore[method-assign]
@@ -84,8 +153,8 @@ class _Log:
             self._turns.append((now, turn.model == self._value, sizes))
         return turn
 
-    def close(self, judge: bool) -> list[tuple[float, tuple[int, int, int, int]]]:
-        """Seconds and sizes of the steps of one kind."""
+    def close(self) -> list[tuple[bool, float, Sizes]]:
+        """Whether a judge took it, seconds and sizes of each step."""
         self._lane.next_turn = self._next_turn  # type: ignore[method-assign]
         after = dict(zip(self._asked, self._asked[1:], strict=False))
-        return [(after[at] - at, sizes) for at, of_judge, sizes in self._turns if of_judge == judge and at in after]
+        return [(of_judge, after[at] - at, sizes) for at, of_judge, sizes in self._turns if at in after]
