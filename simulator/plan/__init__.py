@@ -1,0 +1,12 @@
+"""How many of which devices for this traffic and these targets, at what cost, and is the ensemble worth it."""
+
+from __future__ import annotations
+
+from octavo.simulator.plan.emit import emit
+from octavo.simulator.plan.line import Infeasible
+from octavo.simulator.plan.planner import plan
+from octavo.simulator.plan.result import Plan
+from octavo.simulator.plan.space import Space
+from octavo.simulator.plan.words import lines
+
+__all__ = ["Infeasible", "Plan", "Space", "emit", "lines", "plan"]

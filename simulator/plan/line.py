@@ -1,0 +1,167 @@
+"""One planned scenario: the cheapest fleet for its traffic and targets, and everything that was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from octavo.profiles.errors import InfeasibleError
+from octavo.profiles.load import vary
+from octavo.profiles.scenario import Scenario, Targets
+from octavo.simulator.estimate import tidy
+from octavo.simulator.plan.bracket import Bracket, Brackets
+from octavo.simulator.plan.cost import HOURS_PER_MONTH
+from octavo.simulator.plan.demand import demand
+from octavo.simulator.plan.search import Search
+from octavo.simulator.plan.space import Space, furnished, shapes
+from octavo.simulator.plan.trials import Evaluation, Lab, Pool
+
+SHOWN = (
+    "accuracy",
+    "ttft_p95",
+    "tpot_p95",
+    "latency_p50",
+    "latency_p95",
+    "usd_per_query",
+    "usd_per_million_tokens",
+    "joules_per_query",
+    "grams_co2e_per_query",
+    "utilisation",
+    "throughput",
+    "availability",
+)
+
+
+class Infeasible(InfeasibleError):
+    """No fleet of the space meets the targets; `closest` is the one that misses by least, where one was simulated."""
+
+    def __init__(self, message: str, closest: Evaluation | None) -> None:
+        super().__init__(message)
+        self.closest = closest
+
+
+@dataclass
+class Line:
+    """`best` meets the targets; where nothing does it is None and `closest` misses by least."""
+
+    name: str
+    scenario: Scenario
+    lab: Lab
+    brackets: list[Bracket]
+    best: Evaluation | None
+    space: Space
+    points: list[Evaluation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.points = sorted(self.lab.everything(), key=lambda each: (each.usd_per_hour, each.point.key))
+
+    @property
+    def closest(self) -> Evaluation | None:
+        """Finite misses before overload."""
+        ran = [each for each in self.points if not each.refused]
+        targets = self.scenario.targets
+        return min(ran, key=lambda each: (each.worst(targets), -each.usd_per_hour), default=None)
+
+    @property
+    def next_cheaper(self) -> Evaluation | None:
+        """The dearest of the fleets that cost less and fail; preferably one of the same devices."""
+        if self.best is None:
+            return None
+        cheaper = [each for each in self.points if each.usd_per_hour < self.best.usd_per_hour and not each.refused]
+        alike = [each for each in cheaper if each.point.shape == self.best.point.shape]
+        found = alike or cheaper
+        return found[-1] if found else None
+
+    def planned(self) -> Scenario:
+        """The scenario on the fleet that was found, with no facts that it does not need; checked again."""
+        assert self.best is not None
+        applied = self.best.point.applied(self.scenario)
+        used = {place.hardware for place in applied.fleet.placement}
+        kept = {name: facts for name, facts in applied.hardware.items() if name in used}
+        return vary(applied.model_copy(update={"hardware": kept, "baselines": ()}), {})
+
+    def cheapest(self, targets: Targets) -> Evaluation | None:
+        """The cheapest fleet under other targets; what was simulated before is not simulated again."""
+        return Search(self.lab, targets, self.brackets, most_devices=self.space.most_devices).run()
+
+    def why(self) -> str:
+        """What stands against every fleet."""
+        closest = self.closest
+        if closest is None:
+            reasons = list(dict.fromkeys(each.refused for each in self.brackets if each.refused))
+            return "; ".join(str(reason).splitlines()[0] for reason in reasons[:2]) or "the space is empty"
+        fleet = words(closest, self.scenario)
+        return f"the closest is {fleet} at {closest.usd_per_hour:.2f} USD/h: {failure(closest, self.scenario.targets)}"
+
+    def to_json(self) -> dict[str, Any]:
+        shown = self.best or self.closest
+        return {
+            "name": self.name,
+            "description": self.scenario.description,
+            "feasible": self.best is not None,
+            "plan": evaluation_json(shown, self.scenario) if shown else None,
+            "points": [evaluation_json(each, self.scenario) for each in self.points],
+            "refused": sum(each.refused is not None for each in self.brackets),
+            "shapes": len(self.brackets),
+        }
+
+
+def planned_line(
+    name: str,
+    scenario: Scenario,
+    space: Space,
+    pool: Pool,
+    seeds: tuple[int, ...],
+    queries: int | None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Line:
+    """Search the space for one scenario."""
+    full = furnished(scenario, space)
+    asked = Brackets(full, demand(full, seeds[0]), space.most_devices)
+    found = [asked.of(shape) for shape in shapes(full, space)]
+    lab = Lab(full, pool, seeds, queries)
+    best = Search(lab, full.targets, found, progress, space.most_devices).run()
+    return Line(name, full, lab, found, best, space)
+
+
+def words(found: Evaluation, scenario: Scenario) -> str:
+    """The devices of a point, in words."""
+    parts = []
+    for place, replicas in zip(found.point.shape.placements, found.point.replicas, strict=True):
+        count = scenario.devices_of(place) * replicas
+        shards = f", {place.tensor_parallel} a replica" if place.tensor_parallel > 1 else ""
+        mode = f" {place.mode}" if place.mode != "dedicated" else ""
+        parts.append(f"{count} {place.hardware} for {' and '.join(place.of)}{mode}{shards}")
+    return "; ".join(parts) + (f" in {found.point.shape.precision}" if found.point.shape.precision else "")
+
+
+def failure(found: Evaluation, targets: Targets) -> str:
+    """Why a point is no plan."""
+    if found.refused or found.overloaded:
+        return found.refused or f"overloaded, {found.overloaded}"
+    return "; ".join(map(str, found.missed(targets))) or "nothing; it meets the targets"
+
+
+def evaluation_json(found: Evaluation, scenario: Scenario) -> dict[str, Any]:
+    """A point as a machine reads it. An overloaded one has no latency."""
+    timed = ("latency", "ttft", "tpot")
+    shown = {n: found.metrics[n] for n in SHOWN if n in found.metrics}
+    worst = found.worst(scenario.targets)
+    return {
+        "devices": {f"{tier}/{hw}": n for (tier, hw), n in found.point.applied(scenario).devices().items()},
+        "fleet": words(found, scenario),
+        "replicas": list(found.point.replicas),
+        "usd_per_hour": tidy(found.usd_per_hour),
+        "usd_per_month": tidy(found.usd_per_hour * HOURS_PER_MONTH),
+        "metrics": {n: e.to_json() for n, e in shown.items() if not (found.overloaded and n.startswith(timed))},
+        "overloaded": found.overloaded,
+        "refused": found.refused,
+        "missed": [str(miss) for miss in found.missed(scenario.targets)] if not found.overloaded else [],
+        "worst_ratio": None if worst == inf else tidy(worst),
+        "queries": found.queries or scenario.workload.queries,
+        "seeds": list(found.seeds),
+        "latency_model": found.label,
+        "band": tidy(found.band),
+    }

@@ -1,0 +1,124 @@
+"""Finds the cheapest point that meets the targets: bounds first, then as few simulations as settle it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import ceil, inf
+
+from octavo.profiles.fleet import Placement
+from octavo.profiles.scenario import Targets
+from octavo.simulator.plan.bracket import Bracket
+from octavo.simulator.plan.cost import usd_per_hour
+from octavo.simulator.plan.space import Point
+from octavo.simulator.plan.trials import Evaluation, Lab
+
+COUNTS = 64
+"""Numbers of replicas that are tried of a placement, evenly spaced where there are more."""
+DOUBT = 2.0
+"""A shape is not tried where the closed-form guess costs more than so many times the best that is found."""
+GALLOP = 1.25
+"""While nothing meets the targets the next fleet to try costs so many times the last."""
+
+
+@dataclass
+class Search:
+    """More replicas never miss a target that fewer meet; so a point that fails settles all that are smaller."""
+
+    lab: Lab
+    targets: Targets
+    brackets: Sequence[Bracket]
+    progress: Callable[[float], None] = lambda share: None
+    most_devices: int = 512
+    best: Evaluation | None = None
+    costs: dict[Point, float] = field(default_factory=dict)
+
+    def run(self) -> Evaluation | None:
+        """The cheapest point of them all, confirmed at full length; None where there is none."""
+        open_ = [each for each in self.brackets if not each.refused]
+        order = sorted(open_, key=lambda each: (self._cost(each.start), each.shape.key))
+        while True:
+            self._sweep(order)
+            if self.best and not self._meets(self.lab.confirm(self.best.point)):
+                continue
+            if not self._second_look():
+                break
+        self.progress(1.0)
+        return None if self.best is None else self.lab.confirm(self.best.point)
+
+    def _sweep(self, order: Sequence[Bracket]) -> None:
+        """The cheapest by what is known so far, short runs included."""
+        self.best = None
+        for number, each in enumerate(order):
+            self.progress(number / len(order))
+            if self.best is None or self._cost(each.start) <= DOUBT * self.best.usd_per_hour:
+                self._settle(each)
+
+    def _second_look(self) -> bool:
+        """Runs the dearest of the cheaper points that failed narrowly at full length; whether it meets the targets."""
+        limit = self.best.usd_per_hour if self.best else inf
+        failed = [point for point, found in self.lab.full.items() if not self._meets(found)]
+        while True:
+            doubtful = [
+                each
+                for each in self.lab.doubtful(self.targets)
+                if each.usd_per_hour < limit and not any(_covers(point, each.point) for point in failed)
+            ]
+            if not doubtful:
+                return False
+            point = max(doubtful, key=lambda each: (each.usd_per_hour, each.point.key)).point
+            if self._meets(self.lab.confirm(point)):
+                return True
+            failed.append(point)
+
+    def _meets(self, found: Evaluation) -> bool:
+        return found.meets(self.targets)
+
+    def _settle(self, shape: Bracket) -> None:
+        """Tries points of a shape until every one that is cheaper than the best is known to fail."""
+        left = sorted(self._points(shape), key=lambda point: (self._cost(point), point.replicas))
+        probe = shape.start if self.best is None else None
+        while left := [point for point in left if self.best is None or self._cost(point) < self.best.usd_per_hour]:
+            point = probe if probe and probe in left else left[-1]
+            found = self.lab.judge(point)
+            if self._meets(found):
+                if self.best is None or found.usd_per_hour < self.best.usd_per_hour:
+                    self.best = found
+                left = [other for other in left if not _covers(other, point)]
+            else:
+                left = [other for other in left if not _covers(point, other)]
+            probe = self._next(left, point) if left else None
+
+    def _next(self, left: Sequence[Point], tried: Point) -> Point:
+        """Half-way where something is found, else something dearer than what was just tried."""
+        if self.best:
+            return left[len(left) // 2]
+        return next((point for point in left if self._cost(point) >= GALLOP * self._cost(tried)), left[-1])
+
+    def _points(self, shape: Bracket) -> Iterator[Point]:
+        ranges = [_counts(low, high) for low, high in zip(shape.low, shape.high, strict=True)]
+        for replicas in product(*ranges):
+            point = Point(shape.shape, replicas)
+            if sum(self.lab.scenario.devices_of(p) * r for p, r in self._placed(point)) <= self.most_devices:
+                yield point
+
+    def _placed(self, point: Point) -> Iterator[tuple[Placement, int]]:
+        return zip(point.shape.placements, point.replicas, strict=True)
+
+    def _cost(self, point: Point) -> float:
+        """What the point costs at least, USD/h."""
+        if point not in self.costs:
+            self.costs[point] = usd_per_hour(point.applied(self.lab.scenario))
+        return self.costs[point]
+
+
+def _covers(point: Point, other: Point) -> bool:
+    """Whether the point is the other with at least as many replicas everywhere."""
+    if point.shape != other.shape:
+        return False
+    return all(mine >= its for mine, its in zip(point.replicas, other.replicas, strict=True))
+
+
+def _counts(low: int, high: int) -> range:
+    return range(low, high + 1, max(1, ceil((high + 1 - low) / COUNTS)))

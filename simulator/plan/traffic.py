@@ -1,0 +1,38 @@
+"""More of the same traffic, and the same fleet with slower steps."""
+
+from __future__ import annotations
+
+from octavo.profiles.scenario import Scenario
+from octavo.profiles.workload import AtOnce, ClosedLoop, Recorded, TraceFile
+
+TIMES = ("ttft_p95", "tpot_p95", "latency_p50", "latency_p95", "latency_p99")
+
+
+def scaled(scenario: Scenario, factor: float) -> Scenario | None:
+    """The scenario with `factor` times the traffic; None where arrivals have no rate (all at once)."""
+    arrivals = scenario.workload.arrivals
+    match arrivals:
+        case AtOnce():
+            return None
+        case ClosedLoop(clients=clients):
+            changed: object = arrivals.model_copy(update={"clients": max(1, round(clients * factor))})
+        case Recorded(times=times):
+            changed = arrivals.model_copy(update={"times": tuple(time / factor for time in times)})
+        case TraceFile(speed=speed):
+            changed = arrivals.model_copy(update={"speed": speed * factor})
+        case _:
+            changed = arrivals.model_copy(update={"rate": arrivals.rate * factor})
+    return scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"arrivals": changed})})
+
+
+def slowed(scenario: Scenario, factor: float) -> Scenario | None:
+    """What a fleet whose steps take `factor` times as long is to: a clock that runs slower meets traffic that comes
+    faster and targets that are shorter. (The network is slowed along with the steps; it takes milliseconds.)
+    """
+    faster = scaled(scenario, factor)
+    if faster is None:
+        return None
+    targets = scenario.targets
+    times = {name: value / factor for name in TIMES if (value := getattr(targets, name)) is not None}
+    rate = {} if targets.goodput is None else {"goodput": targets.goodput * factor}
+    return faster.model_copy(update={"targets": targets.model_copy(update={**times, **rate})})
