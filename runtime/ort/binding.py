@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,15 @@ from octavo.runtime.ort.session import Model
 Array = NDArray[Any]
 Outputs = dict[str, Array]
 NUMPY = {"float32": np.float32, "int64": np.int64}
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A decode call of some rows, bound once; what lies on a GPU is copied there before each call."""
+
+    binding: Any
+    outputs: Outputs
+    on_device: list[tuple[Any, Array]]
 
 
 class Calls:
@@ -35,23 +45,20 @@ class Calls:
         self._picks = np.zeros((cache.rows, 1), np.int64)
         self._names = [entry.name for entry in model.graph.inputs if not entry.name.startswith("past_key_values.")]
         self._outputs = self._allocate(cache.rows)
-        self._decodes: dict[int, tuple[Any, Outputs]] = {}
+        self._decodes: dict[int, _Bound] = {}
 
     def decode(self, rows: int) -> Outputs:
         """Read `ids` in the first rows and write their KV; the outputs are [rows, ...] of the next token."""
         part = slice(0, rows)
         self._total[0] = self.lengths[part].max()
         np.subtract(self.lengths[part], 1, out=self._held[part])
-        if not self.model.device.on_host:
-            return self._call(0, rows, self._decode_feeds(part))
         if rows not in self._decodes:
-            binding = self.model.session.io_binding()
-            self._bind_feeds(binding, self._decode_feeds(part))
-            self.cache.bind(binding, 0, rows)
-            self._decodes[rows] = binding, self._bind_outputs(binding, rows)
-        binding, outputs = self._decodes[rows]
-        self.model.session.run_with_iobinding(binding)
-        return outputs
+            self._decodes[rows] = self._bind_decode(part)
+        bound = self._decodes[rows]
+        for value, array in bound.on_device:
+            value.update_inplace(array)
+        self.model.session.run_with_iobinding(bound.binding)
+        return bound.outputs
 
     def prefill(self, start: int, ids: Array, lengths: Array, adapters: Array) -> Outputs:
         """Read whole prompts, padded on the right, into rows from `start` on; the outputs follow each last token.
@@ -81,8 +88,8 @@ class Calls:
         }
         return self._call(row, 1, feeds)
 
-    def _decode_feeds(self, part: slice) -> dict[str, Array]:
-        return {
+    def _bind_decode(self, part: slice) -> _Bound:
+        feeds: dict[str, Array] = {
             "input_ids": self.ids[part],
             "lengths": self.lengths[part],
             "held": self._held[part],
@@ -90,6 +97,11 @@ class Calls:
             "logit_positions": self._picks[part],
             "adapter_ids": self.adapters[part],
         }
+        binding = self.model.session.io_binding()
+        kept = self._bind_feeds(binding, feeds)
+        self.cache.bind(binding, 0, part.stop)
+        on_device = [(value, array) for value, array in kept if value is not None]
+        return _Bound(binding, self._bind_outputs(binding, part.stop), on_device)
 
     def _call(self, start: int, rows: int, feeds: dict[str, Array]) -> Outputs:
         binding = self.model.session.io_binding()
@@ -100,19 +112,21 @@ class Calls:
         del kept
         return outputs
 
-    def _bind_feeds(self, binding: Any, feeds: dict[str, Array]) -> list[Any]:
-        """Bind the inputs that the graph has; returns what must stay alive until the call is over."""
-        kept: list[Any] = []
+    def _bind_feeds(self, binding: Any, feeds: dict[str, Array]) -> list[tuple[Any, Array]]:
+        """Bind the inputs that the graph has; returns what must stay alive until the call is over.
+
+        On a GPU each array goes with its copy there; `total_length` stays with the host, where the graph wants it.
+        """
+        kept: list[tuple[Any, Array]] = []
         for name in self._names:
             array = feeds[name]
             if self.model.device.on_host or name == "total_length":
                 binding.bind_cpu_input(name, array)
-                kept.append(array)
+                kept.append((None, array))
             else:
-                array = np.ascontiguousarray(array)
-                value = ort.OrtValue.ortvalue_from_numpy(array, "cuda", self.model.device.index)
+                value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", self.model.device.index)
                 binding.bind_ortvalue_input(name, value)
-                kept.append(value)
+                kept.append((value, array))
         return kept
 
     def _bind_outputs(self, binding: Any, rows: int) -> Outputs:

@@ -36,11 +36,7 @@ class Cache:
             self._host = np.zeros((len(self.parts), rows, *self.row_shape), dtype)
             self._pointers = [part.ctypes.data for part in self._host]
         else:
-            shape = (rows, *self.row_shape)
-            self._values = [
-                ort.OrtValue.ortvalue_from_shape_and_type(shape, self.element_type, "cuda", device.index)
-                for _ in self.parts
-            ]
+            self._values = [_zeros((rows, *self.row_shape), layout.dtype, device) for _ in self.parts]
             self._pointers = [value.data_ptr() for value in self._values]
             self._copier = ort.InferenceSession(
                 identity_model(len(self.parts), self.element_type, self.row_shape),
@@ -79,3 +75,13 @@ class Cache:
     def write(self, row: int, start: int, stop: int, tokens: Any) -> None:
         """Put back what `read` gave, at the same place in some row."""
         self._host[:, row, :, start:stop] = tokens
+
+
+def _zeros(shape: tuple[int, ...], dtype: str, device: Device) -> Any:
+    """A tensor of zeros on a GPU: garbage there could be NaN."""
+    zeros = np.zeros(shape, STORAGE[dtype])
+    if dtype != "bfloat16":
+        return ort.OrtValue.ortvalue_from_numpy(zeros, "cuda", device.index)
+    value = ort.OrtValue.ortvalue_from_shape_and_type(shape, ONNX_TYPES[dtype], "cuda", device.index)
+    ort.copy_tensors([ort.OrtValue.ortvalue_from_numpy_with_onnx_type(zeros, ONNX_TYPES[dtype])], [value])
+    return value

@@ -175,6 +175,26 @@ def test_the_largest_logits_are_enough_to_write(bench: MakeBench, make_bundle: C
     assert top.done[same].mean_logprob == pytest.approx(full.done[other].mean_logprob, abs=1e-5)
 
 
+def test_graphs_written_for_tensorrt_are_called_by_their_own_contract(
+    bench: MakeBench, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, which runs the same standard operators: prefill, chunks, forks and decodes agree."""
+    from octavo.runtime.ort import session
+
+    monkeypatch.setitem(session.LOWERINGS, "CPUExecutionProvider", ("tensorrt",))
+    folder = make_bundle(1, targets=["tensorrt"], precision="fp16")
+    whole, chunked = bench(folder), bench(folder, max_rows=3, max_step_tokens=7)
+    written = []
+    for each in (whole, chunked):
+        first = each.ask(PROMPTS[3], samples=2, temperature=0)
+        second = each.ask(PROMPTS[1], temperature=0)
+        each.run()
+        written.append([each.tokens(inference) for inference in (*first, *second)])
+        assert each.empty
+    assert written[0] == written[1]
+    assert written[0][0] == written[0][1] != written[0][2]
+
+
 def test_a_cached_prefix_changes_nothing_but_what_is_computed(bench: MakeBench) -> None:
     cached = bench(prefix_caching=True, hash_tokens=16, block_tokens=16)
     plain = bench()
