@@ -25,7 +25,7 @@ from octavo.runtime.replay import poisson, serve_load
 Sizes: TypeAlias = tuple[int, int, int, int]
 Predict: TypeAlias = Callable[[int, int, int, int], float]
 ALONE, CROWD, SERVED = 12, 48, 300  # queries asked one at a time, at once, and as they come
-DISTURBED = 0.01  # share of steps, the slowest of their kind
+DISTURBED = 0.003  # share of steps, the slowest of their kind
 
 
 @dataclass(frozen=True, slots=True)
