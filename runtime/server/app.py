@@ -143,7 +143,7 @@ class Server:
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _openapi(self, _: Request) -> Response:
-        return JSONResponse(document(keyed=bool(self.settings.api_keys)))
+        return JSONResponse(document(list(self.desk.targets), keyed=bool(self.settings.api_keys)))
 
 
 def parse(kind: type[Parsed], body: bytes) -> Parsed:

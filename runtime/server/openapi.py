@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -26,12 +27,14 @@ REFUSED = {
 KEY = {"401": "A valid API key is needed.", "403": "Only this machine is served."}
 
 
-def document(*, keyed: bool) -> dict[str, Any]:
-    """OpenAPI 3.1; `keyed` says whether an API key is needed."""
+def document(names: Iterable[str], *, keyed: bool) -> dict[str, Any]:
+    """OpenAPI 3.1; `names` are the models that may be asked, `keyed` says whether an API key is needed."""
     models: list[type[BaseModel]] = [ChatRequest, CompletionRequest, ChatCompletion, Completion, Error]
     _, schemas = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )
+    for model in (ChatRequest, CompletionRequest):
+        schemas["$defs"][model.__name__]["properties"]["model"]["enum"] = list(names)
     return {
         "openapi": "3.1.0",
         "info": {"title": "octavo", "version": "1", "description": "An ensemble of language models as one model."},

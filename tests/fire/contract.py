@@ -33,7 +33,7 @@ def run(url: str, cases: int) -> str:
 
 
 def main(bundle: Path, cases: int) -> None:
-    with serving(bundle, api_keys=[KEY], max_num_queued_reqs=4096) as url:
+    with serving(bundle, api_keys=[KEY], max_num_queued_reqs=4096, max_body=1 << 24) as url:
         said = run(url, cases)
     summary = re.search(r"Test cases:.*(?:\n.*){0,3}", said)
     print(summary.group() if summary else said)
