@@ -1,85 +1,84 @@
-"""Step times from fitted physics: about ten coefficients on what the shape of model and hardware say of a step.
+"""Step times from fitted physics: nine coefficients on what the shapes of model and hardware say of a step.
 
-The features are the roofline's parts at data-sheet peaks; the coefficients say how many times longer they really take.
-A fit on some models and devices carries over to others (Roy et al., BLIS, 2026, report the same of ten numbers).
+The parts are seconds at data-sheet peaks; the coefficients say how many times longer they really take, and what a step,
+a layer, a sequence and a message cost beside them. Fitted on some models and devices they carry over to others, since
+nothing in them names either (BLIS reports the same of ten coefficients; inference-sim, 2026).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, field, fields
 
 import numpy as np
-from scipy.optimize import nnls
+import numpy.typing as npt
+from scipy.optimize import least_squares
 
 from octavo.profiles.hardware import Hardware
 from octavo.profiles.model import Model
 from octavo.profiles.quantity import Precision
-from octavo.runtime.core.scheduler import Chunk
-from octavo.simulator.latency.model import Line
+from octavo.runtime.core.scheduler import Chunk, Prompt
+from octavo.simulator.latency.model import LatencyModel, Line
 from octavo.simulator.latency.work import Work
 
-COEFFICIENTS = ("step", "layer", "sequence", "weights", "compute", "kv", "attention", "messages", "transfer", "hop")
-"""Times the seconds of each part at peak; the first three are seconds themselves."""
+BEND = 4
+"""Sharpness of the roofline's corner: (memory^4 + compute^4)^(1/4)."""
+FIRM = 0.02
+"""How firmly a coefficient that the data says little about keeps to where it starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Seconds per step, layer, sequence and all-reduce; and factors on the seconds at peak of the other parts."""
+
+    step: float = 5e-4
+    layer: float = 2e-5
+    sequence: float = 1e-5
+    weights: float = 1.3
+    compute: float = 1.4
+    kv: float = 1.3
+    attention: float = 2.0
+    message: float = 1e-5
+    transfer: float = 1.3
 
 
 @dataclass
-class Parts:
-    """The seconds at peak of each part of a step, for one model on one replica's devices."""
+class Fit:
+    """A model on `tensor_parallel` devices of one kind. `error` is what was seen on what was not in the fit."""
 
+    name: str
+    coefficients: Coefficients
     hardware: Hardware
     model: Model
     precision: Precision = "bf16"
     kv_precision: Precision = "bf16"
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
-
-    def __post_init__(self) -> None:
-        shards = self.tensor_parallel
-        self.work = Work(self.model, self.precision, self.kv_precision)
-        self.flops = self.hardware.flops_at(self.precision) * shards
-        self.bandwidth = self.hardware.bandwidth * shards
-
-    def of(
-        self, tokens: int, sampled: int, sequences: int, seen: float, pairs: float, reads: float
-    ) -> tuple[float, ...]:
-        """In the order of COEFFICIENTS; `seen` are KV tokens of decodes, `pairs` and `reads` those of prefills."""
-        work, shards = self.work, self.tensor_parallel
-        payload = tokens * work.activation_bytes / (self.hardware.interconnect or self.hardware.host_bandwidth)
-        layers = float(self.model.layers)
-        return (
-            1.0,
-            layers,
-            float(sequences),
-            work.weight_bytes(tokens) / self.bandwidth,
-            work.linear_flops(tokens, sampled) / self.flops,
-            (seen + reads) * work.kv_bytes_per_token / self.bandwidth,
-            pairs * work.attention_flops_per_token / self.flops,
-            2 * layers if shards > 1 else 0.0,
-            2 * layers * 2 * (shards - 1) / shards * payload,
-            float(self.pipeline_parallel - 1),
-        )
-
-
-@dataclass
-class Fit:
-    """Parts times coefficients. `error` is the relative error that was seen on what was not in the fit."""
-
-    name: str
-    parts: Parts
-    coefficients: Sequence[float]
-    error: float = 0.15
     overhead: float = 0.0
+    error: float = 0.15
+    lora_rank: int = 0
+    adapters: int = 0
     _bases: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._slope = self._seconds(self.parts.of(0, 0, 0, 1.0, 0.0, 0.0)) - self._seconds(
-            self.parts.of(0, 0, 0, 0.0, 0.0, 0.0)
-        )
+        hardware, shards, c = self.hardware, self.tensor_parallel, self.coefficients
+        self.work = Work(self.model, self.precision, self.kv_precision, self.lora_rank, self.adapters)
+        self._byte = 1 / (hardware.bandwidth * shards)
+        self._flop = c.compute / (hardware.flops_at(self.precision) * shards)
+        # Attention is computed in sixteen bits, whatever the weights are in.
+        self._pair = c.attention * self.work.attention_flops_per_token / (hardware.flops_at("bf16") * shards)
+        self._seen = c.kv * self.work.kv_bytes_per_token * self._byte
+        layers = self.model.layers
+        self._fixed = c.step + c.layer * layers + self.overhead
+        if shards > 1:
+            self._fixed += 2 * layers * c.message
+        ring = 2 * layers * 2 * (shards - 1) / shards * self.work.activation_bytes
+        hops = (self.pipeline_parallel - 1) * self.work.activation_bytes
+        self._token = c.transfer * (ring + hops) / (hardware.interconnect or hardware.host_bandwidth)
 
     @property
     def label(self) -> str:
-        return f"fitted {self.name} of {self.parts.model.name} on {self.parts.hardware.name}"
+        return f"fit {self.name} of {self.model.name} {self.precision} on {self.hardware.name}"
 
     @property
     def band(self) -> float:
@@ -88,23 +87,64 @@ class Fit:
     def decode(self, rows: int, context: int) -> Line:
         base = self._bases.get(rows)
         if base is None:
-            base = self._bases[rows] = self._seconds(self.parts.of(rows, rows, rows, 0.0, 0.0, 0.0)) + self.overhead
-        seen, slope, until = self.parts.work.seen(rows, context)
-        return Line(base + seen * self._slope, slope * self._slope, until)
+            base = self._bases[rows] = self._others(rows, rows, rows)
+        seen, slope, until = self.work.seen(rows, context)
+        return Line(base + seen * self._seen, slope * self._seen, until)
 
     def mixed(self, rows: int, context: int, chunks: Sequence[Chunk]) -> float:
-        tokens, sampled, pairs, reads = self.parts.work.chunk_totals(chunks)
-        seen = self.parts.work.seen(rows, context)[0] if rows else 0.0
-        parts = self.parts.of(rows + tokens, rows + sampled, rows + len(chunks), seen, pairs, reads)
-        return self._seconds(parts) + self.overhead
+        tokens, sampled, pairs, reads = self.work.chunk_totals(chunks)
+        attention = max(pairs * self._pair, reads * self._seen)
+        if rows:
+            attention += self.work.seen(rows, context)[0] * self._seen
+        return self._others(rows + tokens, rows + sampled, rows + len(chunks)) + attention
 
-    def _seconds(self, parts: tuple[float, ...]) -> float:
-        return float(sum(c * part for c, part in zip(self.coefficients, parts, strict=True)))
+    def _others(self, tokens: int, sampled: int, sequences: int) -> float:
+        """Seconds of a step without its attention."""
+        memory = self.coefficients.weights * self.work.weight_bytes(tokens) * self._byte
+        compute = self.work.linear_flops(tokens, sampled) * self._flop
+        linear = float((memory**BEND + compute**BEND) ** (1 / BEND))
+        return self._fixed + self.coefficients.sequence * sequences + linear + self._token * tokens
 
 
-def fit_coefficients(parts: Sequence[tuple[float, ...]], seconds: Sequence[float]) -> tuple[float, ...]:
-    """Non-negative least squares of the relative error."""
-    matrix = np.array(parts) / np.array(seconds)[:, None]
-    scale = np.maximum(matrix.max(axis=0), 1e-30)
-    solution, _ = nnls(matrix / scale, np.ones(len(seconds)))
-    return tuple(float(c) for c in solution / scale)
+Predict = Callable[[Coefficients], float]
+"""What a measurement would be under some coefficients."""
+
+
+def fit_coefficients(
+    predictions: Sequence[Predict], measured: Sequence[float], start: Coefficients | None = None
+) -> Coefficients:
+    """Least squares of the logarithm of the error, robust to outliers (soft L1), all coefficients positive."""
+    begin = np.log(astuple(start or Coefficients()))
+    aim = np.log(measured)
+
+    def residuals(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        found = coefficients_of(np.exp(logs))
+        errors = np.log([predict(found) for predict in predictions]) - aim
+        return np.concatenate([errors, FIRM * (logs - begin)])
+
+    return coefficients_of(np.exp(least_squares(residuals, begin, loss="soft_l1", f_scale=0.1).x))
+
+
+def coefficients_of(values: Sequence[float] | npt.NDArray[np.float64]) -> Coefficients:
+    names = [each.name for each in fields(Coefficients)]
+    return Coefficients(**{name: float(value) for name, value in zip(names, values, strict=True)})
+
+
+def closed_loop_tpot(
+    model: LatencyModel, batch: float, prompt: int, answer: int, chunk: int = 8192, capacity: float = float("inf")
+) -> float:
+    """Seconds per output token of `batch` clients that always have a request running, in closed form.
+
+    While a request decodes, each of the others is replaced once: that many steps also prefill a prompt, or a chunk of
+    one. `capacity` tokens of KV bound how many run.
+    """
+    running = max(1, round(min(batch, capacity / (prompt + 0.6 * answer))))
+    parts = max(1, -(-prompt // chunk))
+    mixed = min(running * parts, answer)
+    tokens = max(1, round(running * prompt / mixed))
+    context = round(running * (prompt + answer / 2))
+    prompts, rest = divmod(tokens, min(prompt, chunk))
+    lengths = [min(prompt, chunk)] * prompts + [rest] * (rest > 0)
+    joint = model.mixed(running, context, [Chunk(Prompt(0, length, ()), 0, length) for length in lengths])
+    share = mixed / answer
+    return (1 - share) * model.decode(running, context).seconds + share * joint

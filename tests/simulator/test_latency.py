@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from octavo.profiles import load_hardware, load_model
 from octavo.profiles.latency import LatencyProfile, StepTime
 from octavo.runtime.core.scheduler import Chunk, Prompt
 from octavo.simulator.latency import Fit, LatencyModel, Roofline, Table
-from octavo.simulator.latency.fit import Parts, fit_coefficients
+from octavo.simulator.latency.fit import Coefficients, closed_loop_tpot, fit_coefficients
 from octavo.simulator.latency.model import leap_seconds, leap_steps
 
 
@@ -52,14 +54,14 @@ def profile(kind: str = "decoder") -> LatencyProfile:
 def models() -> list[LatencyModel]:
     h100, llama = load_hardware("h100-sxm"), load_model("llama-3.1-8b")
     windowed = load_model("gemma-3-27b")
-    parts = Parts(h100, llama)
     return [
         Roofline(h100, llama),
         Roofline(h100, llama, tensor_parallel=4),
         Roofline(h100, windowed),
         Roofline(load_hardware("h200"), load_model("mixtral-8x7b")),
         Table(profile()),
-        Fit("made-up", parts, (3e-4, 2e-5, 4e-6, 1.3, 1.5, 1.9, 2.0, 1e-5, 1.0, 1e-4)),
+        Fit("made-up", Coefficients(), h100, llama),
+        Fit("made-up", Coefficients(), h100, windowed, tensor_parallel=2),
     ]
 
 
@@ -114,16 +116,23 @@ def test_a_table_is_linear_between_and_beyond_its_points() -> None:
 
 
 def test_a_fit_finds_the_coefficients_that_made_the_times() -> None:
-    truth = (3e-4, 0.0, 4e-6, 1.3, 1.5, 1.9, 2.0, 0.0, 0.0, 0.0)
-    rows = []
-    for name in ("llama-3.1-8b", "qwen3-32b", "llama-3.1-70b"):
-        parts = Parts(load_hardware("h100-sxm"), load_model(name))
-        rows += [parts.of(n, n, n, 80.0 * n * c, 0.0, 0.0) for n in (1, 8, 64, 256) for c in (100, 1000, 8000)]
-        rows += [parts.of(t, 1, 1, 0.0, 80.0 * t * t / 2, 0.0) for t in (100, 1000, 8000)]
-    seconds = [sum(c * part for c, part in zip(truth, row, strict=True)) for row in rows]
-    found = fit_coefficients(rows, seconds)
-    again = [sum(c * part for c, part in zip(found, row, strict=True)) for row in rows]
-    assert again == pytest.approx(seconds, rel=1e-6)
+    truth = Coefficients(3e-4, 3e-5, 4e-6, 1.2, 1.5, 1.9, 2.5, 2e-5, 1.1)
+    points = [
+        (load_hardware(hardware), load_model(model), shards, batch, prompt)
+        for hardware in ("h100-sxm", "l40s")
+        for model in ("llama-3.1-8b", "llama-3.1-70b")
+        for shards in (1, 8)
+        for batch in (1, 16, 128)
+        for prompt in (100, 2000)
+    ]
+
+    def predict(c: Coefficients, point: tuple[Any, ...]) -> float:
+        hardware, model, shards, batch, prompt = point
+        return closed_loop_tpot(Fit("", c, hardware, model, tensor_parallel=shards), batch, prompt, 400)
+
+    measured = [predict(truth, point) for point in points]
+    found = fit_coefficients([partial(predict, point=point) for point in points], measured)
+    assert [predict(found, point) for point in points] == pytest.approx(measured, rel=0.02)
 
 
 def test_tensor_parallel_devices_are_faster_but_not_by_their_number() -> None:
