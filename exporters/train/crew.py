@@ -89,14 +89,15 @@ def _work(connection: Connection, root: Path, recipe: Recipe) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with contextlib.suppress(ImportError):  # loads torch before the first stage is there; a stage says what is missing
         import octavo.exporters.train.stages  # noqa: F401
-    while True:
-        stage = connection.recv()
-        try:
-            _carry_out(stage, recipe, root, connection.send)
-            connection.send(None)
-        except Exception as error:
-            error.add_note(traceback.format_exc())
-            connection.send(error)
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
+        while True:
+            stage = connection.recv()
+            try:
+                _carry_out(stage, recipe, root, connection.send)
+                connection.send(None)
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                connection.send(error)
 
 
 def _carry_out(stage: Stage, recipe: Recipe, root: Path, watch: Watch) -> None:
