@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -316,6 +317,91 @@ def simulate(
         else:
             results = [simulate(loaded, seeds=chosen, progress=progress, trace=trace_out is not None)]
     show.simulation(results, out, trace_out, as_json=json)
+
+
+@app.command()
+def plan(
+    scenario: Annotated[str, typer.Argument(help="A built-in scenario's name, or a YAML file.")],
+    change: Annotated[list[str] | None, typer.Option("--set", help="a.b=c sets, a.b*=0.7 scales; repeatable.")] = None,
+    what_if: Annotated[
+        list[str] | None, typer.Option(help="Plan again with a.b*=0.7, joined by ;. Repeatable.")
+    ] = None,
+    hardware: Annotated[list[str] | None, typer.Option(help="Only these devices; repeatable.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many runs decide; the scenario says otherwise.", min=1)] = None,
+    queries: Annotated[int | None, typer.Option(help="Queries per run.", min=1)] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; all cores by default.", min=1)] = None,
+    emit: Annotated[Path | None, typer.Option(help="Write what deploys and checks the plan to this folder.")] = None,
+    image: Annotated[str | None, typer.Option(help="The container image that --emit names.")] = None,
+    co2: Annotated[bool, typer.Option("--co2", help="Show the carbon too.")] = False,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Find the cheapest fleet that carries a scenario's traffic within its targets, and say why not a cheaper one.
+
+    Exits with 3 when no fleet meets the targets; the closest one and what it misses are named.
+    """
+    from octavo.profiles import load_scenario
+    from octavo.simulator.plan import Space, lines
+    from octavo.simulator.plan import emit as deploy
+    from octavo.simulator.plan import plan as find
+
+    if (emit is None) != (image is None):
+        raise ConfigError("plan: --emit and --image go together: manifests name the image that runs the bundle")
+    loaded = load_scenario(scenario, overrides=change or [])
+    with terminal.watching() as watch:
+        found = find(
+            loaded,
+            space=Space(hardware=tuple(hardware) if hardware else None),
+            seeds=list(range(seeds)) if seeds else None,
+            queries=queries,
+            what_if=what_if or [],
+            jobs=jobs,
+            progress=lambda stage, share: watch(stage, share, ""),
+        )
+    if out:
+        show.write(out, found.to_json())
+    written = deploy(found, emit, image=str(image)) if emit else []
+    if json:
+        print(found.to_json(), end="")
+    else:
+        terminal.say("\n".join([*lines(found, co2=co2), *(f"wrote {path}" for path in written)]))
+
+
+@app.command()
+def serve(
+    bundle: Bundle,
+    host: Annotated[str, typer.Option(help="Another than this machine's own needs API keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    api_key_file: Annotated[Path | None, typer.Option(help="One key a line; or set OCTAVO_API_KEYS.")] = None,
+    max_num_queued_reqs: Annotated[int, typer.Option(help="Candidates admitted at once.", min=1)] = 512,
+    max_num_queued_tokens: Annotated[int, typer.Option(help="Tokens admitted at once.", min=1)] = 1 << 20,
+    deadline: Annotated[float, typer.Option(help="Seconds that a query may take.")] = 60.0,
+    drain: Annotated[float, typer.Option(help="Seconds to finish what is open at SIGTERM.")] = 30.0,
+    trace: Annotated[Path | None, typer.Option(help="Append trace records for `octavo validate`.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples per expert.", min=1)] = None,
+    min_candidates: Annotated[int, typer.Option(help="Fewer than these are no answer.", min=1)] = 1,
+    provider: Provider = None,
+    allow_fallback: Fallback = False,
+) -> None:
+    """Serve the ensemble as one model behind an OpenAI-compatible endpoint.
+
+    /v1/chat/completions, /v1/completions, /v1/models, /health, /ready, /metrics. Overload is refused with 429.
+    """
+    from octavo.runtime.server import ServerSettings, read_keys
+    from octavo.runtime.server import serve as listen
+
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        api_keys=read_keys(api_key_file, os.environ.get("OCTAVO_API_KEYS")),
+        max_num_queued_reqs=max_num_queued_reqs,
+        max_num_queued_tokens=max_num_queued_tokens,
+        deadline=deadline,
+        drain=drain,
+        trace=trace,
+    )
+    load = {"samples": samples, "min_candidates": min_candidates, "provider": provider}
+    listen(bundle, settings, allow_fallback=allow_fallback, **load)
 
 
 @app.command()

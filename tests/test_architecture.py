@@ -44,7 +44,7 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
-@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: value if isinstance(value, str) else "")
 def test_a_module_imports_only_what_its_package_may(module: str, path: Path) -> None:
     owners = [package for package in MAY_IMPORT if within(module, package)]
     for name in imported(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,49 @@ def test_an_expert_that_is_no_checkpoint_is_refused(capsys: pytest.CaptureFixtur
 def test_a_wrong_precision_names_the_right_ones(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     message = refused(capsys, 2, "export", str(tmp_path), "--out", str(tmp_path / "b"), "--precision", "fp8")
     assert "fp32, fp16, bf16, int8, int4" in message
+
+
+def test_a_wrong_scenario_names_file_key_value_and_choices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("ensemble: {experts: {model: llama-3.1-8b, count: 8}, polcy: {name: ensemble}}\nworkload: chat\n")
+    message = refused(capsys, 2, "simulate", str(path))
+    assert "mine.yaml" in message
+    assert "ensemble.polcy" in message
+    assert "policy" in message
+
+
+def test_a_wrong_unit_and_an_unknown_policy_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "3 parsecs" in refused(capsys, 2, "simulate", "single-box", "--set", "targets.ttft_p95=3 parsecs")
+    assert "early_exit" in refused(capsys, 2, "simulate", "single-box", "--set", "ensemble.policy.name=best")
+
+
+def test_a_full_disk_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("simulate", "single-box", "--queries", "20", "--no-baselines", "--out", "/dev/full")
+    assert main(arguments) == 4
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_a_simulation_prints_the_same_bytes_for_the_same_seed() -> None:
+    first, second = (run("simulate", "single-box", "--queries", "40", "--seeds", "1", "--json") for _ in range(2))
+    assert first.returncode == 0
+    assert first.stdout == second.stdout
+    assert json.loads(first.stdout)["kind"] == "simulation"
+
+
+def test_an_interrupted_command_says_so_and_exits_with_130() -> None:
+    command = [sys.executable, "-m", "octavo", "simulate", "single-box"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "interrupted" in errors
+
+
+def test_an_empty_task_file_and_a_lost_trace_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    empty = tmp_path / "tasks.jsonl"
+    empty.write_text("")
+    assert "0 tasks" in refused(capsys, 2, "ask", str(tmp_path), "--task", str(empty))
+    assert "no such trace" in refused(capsys, 2, "validate", str(empty) + "x", str(empty))
