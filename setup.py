@@ -1,6 +1,6 @@
 """Maps the repository's top-level folders into the `octavo` package (pyproject.toml holds everything else).
 
-With OCTAVO_COMPILE=1 the core's hot modules are compiled by mypyc from the same source; `make compile` does it in place.
+With OCTAVO_COMPILE=1 mypyc compiles the core's hot modules from the same source; `make compile` does it in place.
 """
 
 import os
