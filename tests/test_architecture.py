@@ -62,7 +62,14 @@ def test_the_core_needs_only_the_standard_library() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], ["simulate", "--help"], ["profiles", "list"], ["simulate", "single-box", "--queries", "50"]]
+    "command",
+    [
+        ["--help"],
+        ["simulate", "--help"],
+        ["plan", "--help"],
+        ["profiles", "list"],
+        ["simulate", "single-box", "--queries", "50"],
+    ],
 )
 def test_light_commands_load_neither_torch_nor_onnxruntime(command: list[str]) -> None:
     code = (
