@@ -105,12 +105,13 @@ class Opener:
     models: int
 
     def __call__(self, model: Model, names: Sequence[str]) -> Engine:
+        length = model.kv.max_length if model.fixed_length else self.context
         limits = limits_of(model, self.wanted, self.context, self.models, len(names))
         entry = self.manifest.value
         if entry and model.name == entry.name and not entry.head_on_expert:
-            return ValueEngine(model, entry, self.contents, limits, self.context)
+            return ValueEngine(model, entry, self.contents, limits, length)
         head = partial(probability, entry) if entry and entry.head_on_expert else None
-        return ExpertEngine(model, self.vocabulary, self.contents, limits, self.context, head)
+        return ExpertEngine(model, self.vocabulary, self.contents, limits, length, head)
 
 
 def sharing(manifest: Manifest, weights: Mapping[str, Sequence[Weights]]) -> list[tuple[str, ...]]:
@@ -163,6 +164,7 @@ def limits_of(model: Model, wanted: Placement, context: int, models: int, expert
     budget = wanted.kv_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available)
     affordable = budget // models // (model.kv.bytes_per_token * BLOCK)
     rows = min(wanted.max_rows * experts, MOST_ROWS) if experts > 1 else wanted.max_rows
+    rows = min(rows, model.most[0] or rows)
     shares = experts == 1 and model.device.on_host  # adapters give equal tokens unequal KV
     chunk = wanted.prefix_tokens if shares else None
     blocks = min(affordable, (rows + (chunk is not None)) * -(-context // BLOCK))

@@ -44,7 +44,8 @@ class Prefiller:
 
         `read` gives a prompt's tokens and adapter, `first_row` the first row that no decoding sequence holds.
         """
-        for batch in batches([chunk for chunk in chunks if chunk.start == 0 and chunk.completes]):
+        whole = [chunk for chunk in chunks if chunk.start == 0 and chunk.completes]
+        for batch in batches(whole, self._calls.model.most[1]):
             row = first_row()
             outputs = self._whole(row, [read(chunk.prompt) for chunk in batch])
             for index, chunk in enumerate(batch):
@@ -93,13 +94,14 @@ class Prefiller:
         return self._calls.prefill(row, tokens[None], np.array([len(tokens)], np.int32), np.array([adapter], np.int64))
 
 
-def batches(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
-    """Whole prompts grouped by length, so that padding stays small."""
+def batches(chunks: Sequence[Chunk], most: int | None = None) -> list[list[Chunk]]:
+    """Whole prompts grouped by length, so that padding stays small, and `most` of them in a batch."""
     groups: list[list[Chunk]] = []
     real = 0
     for chunk in sorted(chunks, key=lambda chunk: chunk.tokens):
         real += chunk.tokens
-        if groups and (len(groups[-1]) + 1) * chunk.tokens <= SLACK * real + FREE:
+        full = not groups or len(groups[-1]) == most
+        if not full and (len(groups[-1]) + 1) * chunk.tokens <= SLACK * real + FREE:
             groups[-1].append(chunk)
         else:
             groups.append([chunk])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,18 @@ class Model:
         """What a call gives besides the cache, in the graph's order."""
         return [output.name for output in self.graph.outputs if not output.name.startswith("present.")]
 
+    @property
+    def most(self) -> tuple[int | None, int | None]:
+        """The most rows that decode, and the most prompts computed, in one call; only TensorRT's profiles say."""
+        shapes = self.graph.trt_profiles.get("trt_profile_max_shapes", "") if self.provider == TENSORRT else ""
+        found = [int(part.split(":")[1].split("x")[0]) for part in shapes.split(",") if part.startswith("input_ids:")]
+        return (found[0], found[-1]) if found else (None, None)
+
+    @property
+    def fixed_length(self) -> bool:
+        """Whether the cache's length is part of the graph."""
+        return self.graph.lowering == "tensorrt"
+
     def width(self, output: str) -> int | None:
         """Columns of an output [batch, picks, columns]; None where it is [batch, picks]."""
         shape = next(entry.shape for entry in self.graph.outputs if entry.name == output)
@@ -80,7 +94,9 @@ def open_model(
     graph = graphs[fitting[0].graph]
     options = session_options(threads)
     try:
-        session = open_session(bundle, fitting[0], options, providers(provider, device, graph))
+        session = open_session(
+            bundle, fitting[0], options, providers(provider, device, graph, engines(manifest, fitting[0]))
+        )
     except Exception as error:  # ONNX Runtime's own kinds differ by release
         raise MachineError(f"{name}: {provider} cannot open {fitting[0].model}: {first_line(error)}") from None
     check_session(session, provider, name)
@@ -97,14 +113,27 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def providers(provider: str, device: Device, graph: GraphEntry) -> list[Any]:
-    """The provider with its options; the CPU comes after a GPU only for the shapes' arithmetic."""
+def providers(provider: str, device: Device, graph: GraphEntry, engines: Path) -> list[Any]:
+    """The provider with its options; the CPU comes after a GPU only for the shapes' arithmetic.
+
+    TensorRT keeps what it builds in the folder `engines`.
+    """
     if provider == CPU:
         return [CPU]
     own = {"device_id": str(device.index)}
     if provider == CUDA:
         return [(CUDA, own | {"arena_extend_strategy": "kSameAsRequested"}), CPU]
-    return [(TENSORRT, own | graph.trt_options | graph.trt_profiles), (CUDA, own), CPU]
+    engines.mkdir(parents=True, exist_ok=True)
+    kept = {"trt_engine_cache_path": str(engines), "trt_timing_cache_path": str(engines.parent)}
+    return [(TENSORRT, own | graph.trt_options | graph.trt_profiles | kept), (CUDA, own), CPU]
+
+
+def engines(manifest: Manifest, weights: Weights) -> Path:
+    """Where engines built for a graph with these weights by this ONNX Runtime are kept: its name is their hash."""
+    hashes = {entry.path: entry.sha256 for entry in manifest.files}
+    parts = [ort.__version__, *(hashes[path] for path in sorted({weights.model, *weights.locations.values()}))]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "octavo" / "engines" / blake2b("".join(parts).encode(), digest_size=12).hexdigest()
 
 
 def open_session(bundle: Path, weights: Weights, options: Any, chosen: list[Any]) -> Any:
