@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from octavo.runtime.core.query import Inference
 from octavo.runtime.core.trace import StepRecord
 from octavo.simulator.lane import Lane, Leap
 from octavo.simulator.timeline import Timeline
 
+PATIENCE = 10.0
+"""How many times the swap a resident model may keep the device while others wait."""
+
 
 class Device:
     """Runs steps; whoever drives it says what time it is, and when it must look up because somebody came or left.
 
     Who comes and who leaves waits for the end of a step. `time` is when the last step ended. `skew` makes all longer.
+    With `swaps` only one lane's weights are there at a time, and so many seconds bring in another's.
     """
 
     def __init__(
-        self, name: str, lanes: Sequence[Lane], *, skew: float = 1.0, steps: list[StepRecord] | None = None
+        self,
+        name: str,
+        lanes: Sequence[Lane],
+        *,
+        skew: float = 1.0,
+        swaps: Mapping[Lane, float] | None = None,
+        steps: list[StepRecord] | None = None,
     ) -> None:
         self.name = name
         self.lanes = tuple(lanes)
@@ -31,11 +41,19 @@ class Device:
         self._arrived: list[tuple[Lane, Sequence[Inference]]] = []
         self._round: list[Leap] = []
         self._turn = 0
+        self._swaps = swaps
+        self._resident: Lane | None = None
+        self._since = 0.0
         self._steps = steps
 
     @property
     def idle(self) -> bool:
         return self.running is None and not self._round
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is queued, running or in the mail."""
+        return all(lane.queue == 0 for lane in self.lanes)
 
     @property
     def end(self) -> float:
@@ -47,6 +65,8 @@ class Device:
     def begin(self, now: float) -> bool:
         """Start what comes next; False when there is nothing to do."""
         self.time = max(self.time, now)
+        if self._swaps:
+            return self._begin_swapped()
         first = self._next(self._turn)
         if first is None:
             return False
@@ -55,6 +75,36 @@ class Device:
         else:
             self.running = first
         return True
+
+    def _begin_swapped(self) -> bool:
+        """Stay with the weights that are there while they have work, but not long while others wait."""
+        assert self._swaps
+        leap = self._stay()
+        if leap is None:
+            leap = self._next(self._turn)
+            if leap is None:
+                return False
+            if leap.lane is not self._resident:
+                leap.delay = self._swaps[leap.lane]
+                leap.seconds += leap.delay
+                self._resident, self._since = leap.lane, self.time
+        if self._others_wait():
+            leap.shorten((self._since + PATIENCE * self._swaps[leap.lane] - self.time) / self.skew)
+        self.running = leap
+        return True
+
+    def _stay(self) -> Leap | None:
+        """What the resident does next, unless others have waited long enough."""
+        assert self._swaps
+        resident = self._resident
+        if resident is None or not len(resident.scheduler):
+            return None
+        if self._others_wait() and self.time - self._since >= PATIENCE * self._swaps[resident]:
+            return None
+        return resident.propose()
+
+    def _others_wait(self) -> bool:
+        return any(len(lane.scheduler) for lane in self.lanes if lane is not self._resident)
 
     def _next(self, turn: int, skip: int = 0) -> Leap | None:
         """What the first lane that has work would do, from the one whose turn it is (and some after it) on."""
@@ -160,6 +210,41 @@ class Device:
         )
         self.time += seconds
         self.busy += seconds
+
+    def catch_up(self, now: float) -> bool:
+        """Book the steps that have ended by now and go on, so that what the lanes say is as of now.
+
+        True when what runs then ends at another time than before.
+        """
+        if self.idle:
+            return False
+        end = self.end
+        self._book_ended(now)
+        if self.running is None:
+            self.begin(self.time)
+            if self._leaving or self._started or self._arrived:
+                self.look_up(now)
+        return self.end != end
+
+    def _book_ended(self, now: float) -> None:
+        """Book what has ended of a leap; what is left of it does not run then."""
+        self.look_up(now)
+        if self.running is not None and self.running.repeats > 1:
+            self.running.drop_last()
+            self._book_single()
+
+    def lose_everything(self, now: float) -> dict[Inference, int]:
+        """The device is gone: returns what its inferences had written. Its memory is empty when it is back."""
+        self._book_ended(now)
+        written: dict[Inference, int] = {}
+        for lane in self.lanes:
+            written |= lane.lose_everything()
+        self.running = self._resident = None
+        self._round = []
+        self._turn = 0
+        for box in (self._leaving, self._started, self._arrived):
+            box.clear()
+        return written
 
     # Mail, opened between two steps.
 

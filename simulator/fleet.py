@@ -25,51 +25,103 @@ ACTIVATIONS = 0.05
 """Share of a device's memory for activations and the runtime's own buffers, beside weights and KV."""
 
 
+@dataclass(eq=False, slots=True)
+class Unit:
+    """One replica: what it holds, and its devices (several, where a pipeline has several micro-batches under way)."""
+
+    placement: Placement
+    index: int
+    names: tuple[str, ...]
+    devices: list[Device]
+
+    @property
+    def idle(self) -> bool:
+        return all(device.idle and device.empty for device in self.devices)
+
+
 @dataclass(slots=True)
 class Fleet:
-    """What a scenario's placements come to. `replicas` pairs each device with the placement that it serves."""
+    """What a scenario's placements come to, and how more of the same is made.
 
+    For tests, `most_repeats` is how far a leap may go, and `skew` makes each replica slower than the one before it.
+    """
+
+    scenario: Scenario
+    truth: Truth
+    steps: list[StepRecord] | None = None
     stations: dict[str, Station] = field(default_factory=dict)
-    replicas: list[tuple[Device, Placement]] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    most_repeats: int = 1 << 30
+    skew: float = 0.0
+    _counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def replicas(self) -> list[tuple[Device, Placement]]:
+        """Each device and the placement that it serves."""
+        return [(device, unit.placement) for unit in self.units for device in unit.devices]
+
+    def add(self, placement: Placement, index: int, names: tuple[str, ...], *, is_open: bool = True) -> Unit:
+        """One more replica. Raises ConfigError when weights and some KV cache do not fit."""
+        kind = f"{placement.tier}/{placement.hardware}"
+        lanes = _lanes(self.scenario, placement, index, names, self.truth)
+        swaps = _swaps(self.scenario, placement, lanes)
+        devices = _replica(f"{kind}-{self._counts[kind]}", lanes, placement, swaps, self.steps)
+        for lane in lanes:
+            lane.most_repeats = self.most_repeats
+        self._counts[kind] += 1
+        for device in devices:
+            device.skew = 1 + self.skew * sum(self._counts.values())
+        unit = Unit(placement, index, names, devices)
+        self.units.append(unit)
+        for device in devices:
+            _moor(self, device, placement, is_open)
+        return unit
 
 
 def build(scenario: Scenario, truth: Truth, steps: list[StepRecord] | None = None) -> Fleet:
-    """Devices with their lanes. Raises ConfigError when weights and some KV cache do not fit."""
-    fleet = Fleet()
-    counts: dict[str, int] = defaultdict(int)
+    """Every placement's replicas. Raises ConfigError when weights and some KV cache do not fit."""
+    fleet = Fleet(scenario, truth, steps)
     for index, placement in enumerate(scenario.fleet.placement):
         names = scenario.names_of(placement)
         sets = [(name,) for name in names] if placement.mode == "dedicated" else [names] if names else []
         for together in sets:
             for _ in range(placement.replicas):
-                kind = f"{placement.tier}/{placement.hardware}"
-                lanes = _lanes(scenario, placement, index, together, truth)
-                for device in _replica(f"{kind}-{counts[kind]}", lanes, placement, steps):
-                    fleet.replicas.append((device, placement))
-                    _moor(fleet, device, placement)
-                counts[kind] += 1
+                fleet.add(placement, index, together)
     return fleet
 
 
-def _replica(name: str, lanes: list[Lane], placement: Placement, steps: list[StepRecord] | None) -> list[Device]:
+def _swaps(scenario: Scenario, placement: Placement, lanes: list[Lane]) -> dict[Lane, float]:
+    """Seconds to bring each lane's weights in from the host, where models are swapped; shards load side by side."""
+    if placement.mode != "swapped":
+        return {}
+    bandwidth = scenario.hardware_of(placement).host_bandwidth * placement.devices
+    sizes = {
+        lane: _model(scenario, lane.models[0]).weight_bytes(scenario.precision_of(lane.models[0])) for lane in lanes
+    }
+    return {lane: size / bandwidth for lane, size in sizes.items()}
+
+
+def _replica(
+    name: str, lanes: list[Lane], placement: Placement, swaps: dict[Lane, float], steps: list[StepRecord] | None
+) -> list[Device]:
     """The devices of a replica act as one whose lanes take turns; a pipeline acts as one per micro-batch.
 
     As many micro-batches as stages are under way at once, each in another stage, so none waits for the others
     (GPipe, Huang et al. 2019, with equal stages); each takes the whole pipeline's time for a step.
     """
     if placement.pipeline_parallel == 1:
-        return [Device(name, lanes, steps=steps)]
+        return [Device(name, lanes, swaps=swaps, steps=steps)]
     return [Device(f"{name}.{slot}", [lane], steps=steps) for slot, lane in enumerate(lanes)]
 
 
-def _moor(fleet: Fleet, device: Device, placement: Placement) -> None:
+def _moor(fleet: Fleet, device: Device, placement: Placement, is_open: bool) -> None:
     routing: Routing = placement.routing
     for lane in device.lanes:
         for model in lane.models:
             station = fleet.stations.setdefault(model, Station(model, placement.tier, routing=routing))
             if station.tier != placement.tier:
                 raise ConfigError(f"fleet.placement: {model} lives in two tiers, {station.tier} and {placement.tier}")
-            station.berths.append(Berth(device, lane))
+            station.berths.append(Berth(device, lane, is_open))
 
 
 def _lanes(scenario: Scenario, placement: Placement, index: int, names: tuple[str, ...], truth: Truth) -> list[Lane]:

@@ -94,6 +94,14 @@ class Lane:
                 due.append(entry[2])
         return due
 
+    def lose_everything(self) -> dict[Inference, int]:
+        """Begin again with empty memory; returns what each inference had written."""
+        old = self.scheduler
+        self.scheduler = Scheduler(old.limits)
+        self._ends.clear()
+        self.expected = 0
+        return {inference: job.tokens_at(old.clock) for inference, job in old.jobs()}
+
     def takes(self, inference: Inference, rows: int) -> bool:
         return self.scheduler.fits(inference, rows)
 
@@ -112,9 +120,12 @@ class Lane:
 
 
 class Leap:
-    """A step about to run `repeats` times, and the seconds that takes; afterwards, who stopped and who began in it."""
+    """A step about to run `repeats` times, and the seconds that takes, with `delay` seconds of loading before it.
 
-    __slots__ = ("began", "lane", "repeats", "seconds", "start", "step", "stopped")
+    Afterwards it says who stopped and who began in it.
+    """
+
+    __slots__ = ("began", "delay", "lane", "repeats", "seconds", "start", "step", "stopped")
 
     def __init__(self, lane: Lane, step: Step, repeats: int, seconds: float) -> None:
         self.lane = lane
@@ -122,19 +133,26 @@ class Leap:
         self.repeats = repeats
         self.seconds = seconds
         self.start = 0.0
+        self.delay = 0.0
         self.stopped: list[Job] = []
         self.began: list[Job] = []
 
     def seconds_of(self, repeats: int) -> float:
         return leap_seconds(self.lane.latency, self.step.decodes, self.step.context, repeats)
 
+    def drop_last(self) -> None:
+        """Leave out the last step, which does not come to its end."""
+        self.repeats -= 1
+        self.seconds = self.delay + self.seconds_of(self.repeats)
+
     def shorten(self, elapsed: float) -> None:
         """Stop at the first end of a step at or after `elapsed` seconds."""
         if self.repeats > 1:
             step = self.step
-            self.repeats, self.seconds = leap_steps(
-                self.lane.latency, step.decodes, step.context, self.repeats, elapsed
+            self.repeats, seconds = leap_steps(
+                self.lane.latency, step.decodes, step.context, self.repeats, elapsed - self.delay
             )
+            self.seconds = self.delay + seconds
 
 
 class Tally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from octavo.simulator.fleet import Fleet, build
 from octavo.simulator.load import draw
 from octavo.simulator.metrics import Sample, Tokens, estimates, mean_costs, sample, window
 from octavo.simulator.network import CLIENT, Network
+from octavo.simulator.operations import Operations
 from octavo.simulator.overload import overload
 from octavo.simulator.panel import home, panel
 from octavo.simulator.result import MOST_LATENCIES, Result
@@ -34,6 +37,8 @@ class Run:
     fleet: Fleet
     sample: Sample
     seconds: float
+    devices: dict[tuple[str, str], float]
+    operations: dict[str, int]
     overloaded: str | None
     steps: list[StepRecord] = field(default_factory=list)
 
@@ -73,6 +78,7 @@ class Prepared:
 
     world: World
     fleet: Fleet
+    operations: Operations
     tokens: Tokens
     kept: list[InferenceRecord]
     steps: list[StepRecord]
@@ -81,6 +87,7 @@ class Prepared:
 def run(scenario: Scenario, seed: int, *, trace: bool = False) -> Run:
     """One run to its end."""
     ready = prepare(scenario, seed, trace=trace)
+    ready.operations.begin()
     ready.world.run()
     ready.world.inferences = ready.kept
     return _measured(scenario, ready)
@@ -114,7 +121,7 @@ def prepare(scenario: Scenario, seed: int, *, trace: bool = False) -> Prepared:
         context=load.context,
         keep=keep,
     )
-    return Prepared(world, fleet, tokens, kept, steps)
+    return Prepared(world, fleet, Operations(scenario, world, fleet, streams), tokens, kept, steps)
 
 
 def network(scenario: Scenario, streams: Streams) -> Network:
@@ -123,19 +130,33 @@ def network(scenario: Scenario, streams: Streams) -> Network:
     for name, tier in scenario.fleet.tiers.items():
         if tier.client_link:
             links[frozenset((CLIENT, name))] = scenario.links[tier.client_link]
-    for between in scenario.fleet.links:
-        links[frozenset(between.between)] = scenario.links[between.link]
+    for one, other in combinations(scenario.fleet.tiers, 2):
+        between = scenario.fleet.link_between(one, other)
+        # Without a link of their own, tiers speak over what connects the one that is not the council's to the world.
+        far = scenario.fleet.tiers[one if other == home(scenario) else other].client_link
+        if between or far:
+            links[frozenset((one, other))] = scenario.links[between or str(far)]
     return Network(links, streams.of("network"))
 
 
 def _measured(scenario: Scenario, ready: Prepared) -> Run:
     world, fleet = ready.world, ready.fleet
     seconds = window(scenario, world.queries)
-    there = {key: count * seconds for key, count in scenario.devices().items()}
+    there = _device_seconds(scenario, ready.operations, seconds)
     busy = float(np.mean([min(1.0, device.busy / max(seconds, device.time)) for device, _ in fleet.replicas]))
     paid = bill(scenario, there, dynamic_joules(scenario, fleet.replicas), world.network.bytes_sent)
     found = sample(scenario, world.queries, ready.tokens.seconds, paid, busy, seconds)
-    return Run(world, fleet, found, seconds, overload(scenario.workload.arrivals, world.queries), ready.steps)
+    devices = {key: there_for / seconds for key, there_for in there.items()}
+    full = overload(scenario.workload.arrivals, world.queries)
+    return Run(world, fleet, found, seconds, devices, ready.operations.counts, full, ready.steps)
+
+
+def _device_seconds(scenario: Scenario, operations: Operations, seconds: float) -> dict[tuple[str, str], float]:
+    """What is paid for: all that the tiers have, or what was there where replicas come and go."""
+    facts = scenario.fleet.operations
+    if facts.autoscale or facts.spot_preemption:
+        return operations.device_seconds(seconds)
+    return {key: count * seconds for key, count in scenario.devices().items()}
 
 
 def _result(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Run]) -> Result:
@@ -149,7 +170,7 @@ def _result(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Ru
         scenario,
         estimates(samples),
         mean_costs(samples),
-        {key: float(count) for key, count in scenario.devices().items()},
+        mean_devices(runs),
         "; ".join(labels),
         max(bands),
         next((one.overloaded for one in runs if one.overloaded), None),
@@ -161,6 +182,11 @@ def _result(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Ru
     return replace(result, records=_records(first)) if first.steps else result
 
 
+def mean_devices(runs: list[Run]) -> dict[tuple[str, str], float]:
+    """Mean number of devices that were there, per tier and hardware."""
+    return {key: float(np.mean([one.devices.get(key, 0.0) for one in runs])) for key in runs[0].devices}
+
+
 def _records(one: Run) -> tuple[Record, ...]:
     queries: list[QueryRecord] = one.world.queries
     return (*queries, *one.world.inferences, *one.steps)
@@ -170,6 +196,8 @@ def _notes(scenario: Scenario, runs: list[Run]) -> tuple[str, ...]:
     rejected = sum(q.outcome == "rejected" for one in runs for q in one.world.queries)
     failed = sum(q.outcome == "failed" for one in runs for q in one.world.queries)
     notes = [f"{count} queries {what}" for count, what in ((rejected, "rejected"), (failed, "failed")) if count]
+    happened = Counter(kind for one in runs for kind in Counter(one.operations).elements())
+    notes += [f"{kind}: {count} in {len(runs)} runs" for kind, count in sorted(happened.items())]
     used = [scenario.model_of(expert.name) for expert in scenario.ensemble.experts]
     rumours = sorted({model.name for model in used if model and model.rumour})
     return (*notes, *(f"{name} is a rumour" for name in rumours))

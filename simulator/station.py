@@ -24,22 +24,24 @@ class Berth:
 
 @dataclass(slots=True)
 class Station:
-    """The berths of one model in one tier. Ties go to the first."""
+    """The berths of one model in one tier. Ties go to the first. Groups wait here while no berth is open."""
 
     model: str
     tier: str
     berths: list[Berth] = field(default_factory=list)
     routing: Routing = "least_work"
+    waiting: list[tuple[list[Inference], bool]] = field(default_factory=list)
     _turn: int = 0
 
+    def holds(self, group: Sequence[Inference]) -> bool:
+        """Whether any berth, open or not, could ever hold a group that shares a prompt."""
+        return any(berth.lane.takes(group[0], len(group)) for berth in self.berths)
+
     def pick(self, group: Sequence[Inference]) -> Berth | None:
-        """The berth for a group that shares a prompt; None when no open one can ever hold it."""
-        if len(self.berths) == 1:
-            berth = self.berths[0]
-            return berth if berth.open and berth.lane.takes(group[0], len(group)) else None
+        """The open berth for a group; None when there is none that could hold it."""
         able = [b for b in self.berths if b.open and b.lane.takes(group[0], len(group))]
-        if not able:
-            return None
+        if len(able) < 2:
+            return able[0] if able else None
         match self.routing:
             case "round_robin":
                 self._turn += 1

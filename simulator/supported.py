@@ -15,15 +15,17 @@ def check(scenario: Scenario) -> None:
 
 
 def _unsupported(scenario: Scenario) -> list[str]:
+    found = []
     operations = scenario.fleet.operations
-    found = [
-        f"fleet.operations.{name}: not simulated yet; leave it out"
-        for name in ("failures", "spot_preemption", "autoscale", "maintenance", "outages")
-        if getattr(operations, name)
-    ]
+    if operations.spot_preemption and not any(tier.basis == "spot" for tier in scenario.fleet.tiers.values()):
+        found.append("fleet.operations.spot_preemption: no tier is on the spot basis")
+    if operations.autoscale and any(tier.devices for tier in scenario.fleet.tiers.values()):
+        found.append(
+            "fleet.operations.autoscale: it decides how many devices there are; leave out fleet.tiers.*.devices"
+        )
     for index, placement in enumerate(scenario.fleet.placement):
-        if placement.mode == "swapped":
-            found.append(f"fleet.placement.{index}.mode: swapped is not simulated yet; dedicated, co-located or lora")
+        if placement.mode == "swapped" and placement.pipeline_parallel > 1:
+            found.append(f"fleet.placement.{index}: swapped models have no pipeline_parallel; use tensor_parallel")
     if not scenario.engine.chunked_prefill:
         found.append("engine.chunked_prefill: false is not simulated; prompts are always prefilled in chunks")
     value = scenario.ensemble.value

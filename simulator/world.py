@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from statistics import median
 from typing import Protocol
 
@@ -58,6 +59,7 @@ class _Run:
     record: InferenceRecord
     query: QueryRecord
     berth: Berth | None = None
+    attempts: int = 1
 
 
 class World:
@@ -104,15 +106,22 @@ class World:
         self._runs: dict[Inference, _Run] = {}
         self._alarms: dict[Device, int] = {}
         self._woken: dict[Device, None] = {}
+        self._unfinished = 0
 
     @property
     def now(self) -> float:
         return float(self.env.now)
 
     def run(self) -> None:
-        """Until nothing is left to happen."""
+        """Until every query is closed and every device is done; what else may happen no longer matters."""
         self._expect()
-        self.env.run()
+        while self.env.peek() < inf and not self._done():
+            self.env.step()
+
+    def _done(self) -> bool:
+        if self._next is not None or self._unfinished:
+            return False
+        return not self._runs and all(device.idle for device in self.devices)
 
     def at(self, time: float, happens: Callable[[], None]) -> None:
         """Let something happen at a time; at once, when that is now."""
@@ -141,18 +150,24 @@ class World:
     def ask(self, ask: Ask) -> None:
         """A client sends a query; it reaches the council a message later."""
         query = ask.query
+        self._unfinished += 1
         record = QueryRecord(query.id, ask.at, query.prompt_tokens, max_new_tokens=query.max_new_tokens)
         record.prefix = query.prefix
         self.queries.append(record)
         if self.context is not None and query.prompt_tokens >= self.context:
             record.outcome, record.ended = "rejected", ask.at
             record.reason = f"a prompt of {query.prompt_tokens} tokens leaves no room in {self.context}"
+            self._unfinished -= 1
             return
         there = self.network.arrival(ask.at, CLIENT, self.home, query.prompt_tokens)
         if there <= self.env.now:
             self._open_case(query, record)
         else:
             self.at(there, lambda: self._settling(self._open_case, query, record))
+
+    def _ask_again(self, ask: Ask) -> None:
+        self._unfinished -= 1
+        self.ask(ask)
 
     def _open_case(self, query: Query, record: QueryRecord) -> None:
         self._open[query] = _Case(record, None)
@@ -204,9 +219,14 @@ class World:
         group = [inference for inference in group if inference in self._runs]
         if not group:
             return
+        if station.routing == "prefix_affine":
+            self.catch_up(berth.device for berth in station.berths)
         berth = station.pick(group)
         if berth is None:
-            self._lose(group, "it does not fit the memory of any device")
+            if station.holds(group):
+                station.waiting.append((group, arrival))
+            else:
+                self._lose(group, "it does not fit the memory of any device")
             return
         for inference in group:
             run = self._runs[inference]
@@ -215,12 +235,67 @@ class World:
         berth.device.post(berth.lane, group, arrival=arrival)
         self._woken[berth.device] = None
 
-    def _lose(self, group: Sequence[Inference], reason: str) -> None:
+    def _lose(self, group: Sequence[Inference], reason: str, written: Mapping[Inference, int] | None = None) -> None:
         heard = []
         for inference in group:
-            self._end(inference, "lost", 0)
+            open_ = inference.query in self._open
+            self._end(inference, "lost" if open_ else "withdrawn", (written or {}).get(inference, 0))
             heard.append((inference.query, self.council.hear(Lost(inference, reason))))
         self._follow(heard)
+
+    # Devices that come and go.
+
+    def close_berths(self, device: Device) -> None:
+        """Let the device take no new work."""
+        for berth in self._berths_of(device):
+            berth.open = False
+
+    def open_berths(self, device: Device) -> None:
+        """Let the device take work, first of all what waits for somebody to be there."""
+        for station in self.stations.values():
+            if any(berth.device is device for berth in station.berths):
+                for berth in station.berths:
+                    berth.open |= berth.device is device
+                waiting, station.waiting = station.waiting, []
+                for group, arrival in waiting:
+                    self._submit(group, station, arrival)
+        self._settle()
+
+    def catch_up(self, devices: Iterable[Device]) -> None:
+        """Let what the devices' lanes say of their memory be as of now."""
+        for device in devices:
+            if device.catch_up(self.now):
+                self._set_alarm(device)
+
+    def add(self, devices: Iterable[Device]) -> None:
+        """Devices that came while it ran; their berths are at their stations already."""
+        self.devices.extend(devices)
+
+    def _berths_of(self, device: Device) -> list[Berth]:
+        return [b for station in self.stations.values() for b in station.berths if b.device is device]
+
+    def kill(self, device: Device, retries: int, reason: str) -> None:
+        """The device loses all that it holds. What it was doing starts again elsewhere, at most `retries` times."""
+        self.close_berths(device)
+        held = [inference for inference, run in self._runs.items() if run.berth and run.berth.device is device]
+        written = device.lose_everything(self.now)
+        self._alarms[device] = self._alarms.get(device, 0) + 1
+        self._woken.pop(device, None)
+        lost = []
+        for inference in held:
+            run = self._runs[inference]
+            tokens = written.get(inference, 0)
+            if run.attempts > retries or inference.query not in self._open:
+                lost.append((inference, tokens))
+                continue
+            run.query.total_tokens += tokens
+            run.query.wasted_tokens += tokens
+            run.attempts += 1
+            run.berth = run.record.scheduled = run.record.first_token = None
+        for group in _by_query(inference for inference in held if inference not in dict(lost)):
+            self._submit(group, self.stations[group[0].model], arrival=False)
+        self._lose([inference for inference, _ in lost], reason, dict(lost))
+        self._settle()
 
     def _verified(self, group: Sequence[Inference]) -> None:
         self._hear([self._bring(inference, 0) for inference in group if inference in self._runs])
@@ -357,9 +432,11 @@ class World:
             record.chosen = f"{chosen.inference.model}/{chosen.inference.sample}"
             record.value = next((s.value for s in answer.scores if s.candidate is chosen), None)
             record.correct = self.truth.correct(chosen)
+        self._unfinished -= 1
         again = self.source.after(query, there)
         if again is not None:
-            self.at(again.at, lambda: self._settling(self.ask, again))
+            self._unfinished += 1
+            self.at(again.at, lambda: self._settling(self._ask_again, again))
 
 
 def _by_model(inferences: Sequence[Inference]) -> Iterator[list[Inference]]:
@@ -369,3 +446,12 @@ def _by_model(inferences: Sequence[Inference]) -> Iterator[list[Inference]]:
         alone = inference.judges or inference.continues
         groups.setdefault(inference if alone else inference.model, []).append(inference)
     return iter(groups.values())
+
+
+def _by_query(inferences: Iterable[Inference]) -> Iterator[list[Inference]]:
+    """The groups of several queries."""
+    queries: dict[Query, list[Inference]] = {}
+    for inference in inferences:
+        queries.setdefault(inference.query, []).append(inference)
+    for asked in queries.values():
+        yield from _by_model(asked)

@@ -12,7 +12,7 @@ advance together, so a row's length is a difference of clocks and a commit costs
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, KeysView, Sequence
+from collections.abc import ItemsView, Iterable, KeysView, Sequence
 from dataclasses import dataclass
 
 from octavo.runtime.core.kv import KVLedger
@@ -174,6 +174,10 @@ class Scheduler:
             self._jobs[inference] = job
         self.waiting.append(prompt)
         return prompt
+
+    def jobs(self) -> ItemsView[Inference, Job]:
+        """All inferences here, in the order in which they came."""
+        return self._jobs.items()
 
     def job(self, inference: Inference) -> Job | None:
         return self._jobs.get(inference)

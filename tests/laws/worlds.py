@@ -43,7 +43,25 @@ PLACEMENTS: tuple[list[dict[str, Any]], ...] = (
         DEDICATED[1],
     ],
     [{"of": "experts", "tier": "edge", "hardware": "rtx-4090"}, DEDICATED[1]],
+    [{"of": "experts", "tier": "cloud", "hardware": "l40s", "mode": "swapped"}, DEDICATED[1]],
 )
+
+OPERATIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {},
+    {"failures": {"mtbf": 3.0, "mttr": 0.5}},
+    {"failures": {"mtbf": 2.0, "mttr": 0.2}, "on_failure": "fail"},
+    {"outages": [{"tier": "cloud", "at": 0.3, "lasts": 0.5}], "retries": 1},
+    {"outages": [{"tier": "cloud", "at": 0.2, "lasts": 1.0, "devices": 1}], "retries": 0},
+    {"maintenance": {"every": 2.0, "drain": 0.1, "lasts": 0.2}},
+    {"autoscale": {"min": 1, "max": 3, "target": 0.3, "interval": 0.1, "cold_start": 0.2}},
+    {
+        "autoscale": {"min": 2, "max": 4, "target": 0.1, "interval": 0.2, "cold_start": None},
+        "spot_preemption": {"mtbf": 4.0, "mttr": 0.5},
+    },
+)
+NOTHING = {"failures": None, "spot_preemption": None, "autoscale": None, "maintenance": None, "outages": []}
 
 
 @cache
@@ -54,7 +72,7 @@ def base() -> Scenario:
             "value": {"kind": "model", "model": "qwen2.5-0.5b"},
         },
         "fleet": {
-            "tiers": {"cloud": {"client_link": "wan"}, "edge": {"client_link": "wifi-6"}},
+            "tiers": {"cloud": {"client_link": "wan", "basis": "spot"}, "edge": {"client_link": "wifi-6"}},
             "links": [{"between": ["edge", "cloud"], "link": "wan"}],
             "placement": DEDICATED,
         },
@@ -78,7 +96,7 @@ def scenario(seed: int, policy: dict[str, Any] | None = None) -> Scenario:
             "policy": policy or chosen,
             "deadline": rng.choice([None, None, 2.0, 0.3]),
         },
-        "fleet": {"placement": placement},
+        "fleet": {"placement": placement, "operations": rng.choice(OPERATIONS)},
         "engine": {
             "kv_blocks": rng.choice([None, None, 60, 90]),
             "max_num_seqs": rng.choice([4, 16, 256]),
@@ -113,7 +131,7 @@ def plain(seed: int) -> Scenario:
     lora = placement[0].get("mode") == "lora"
     change = {
         "ensemble": {"adapters": {"kind": "lora", "rank": 8} if lora else {"kind": "full"}, "deadline": None},
-        "fleet": {"placement": placement, "tiers": {"cloud": {"client_link": None}}},
+        "fleet": {"placement": placement, "tiers": {"cloud": {"client_link": None}}, "operations": NOTHING},
         "engine": {"max_num_seqs": 16, "request_overhead": 0.0},
         "workload": {"arrivals": {"kind": "poisson", "rate": rng.choice([1.0, 10.0, 60.0])}},
     }
@@ -134,4 +152,7 @@ def world(
         device.skew = 1 + skew * number
         for lane in device.lanes:
             lane.most_repeats = 1 << 30 if leaps else 1
+    ready.fleet.skew = skew
+    ready.fleet.most_repeats = 1 << 30 if leaps else 1
+    ready.operations.begin()
     return ready
