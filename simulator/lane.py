@@ -79,12 +79,14 @@ class Lane:
                 going.append((clock + left, job))
             else:
                 stopped.append(job)
+        for chunk in step.chunks[len(step.chunks) - step.admitted :]:
+            leap.admitted += chunk.prompt.jobs
         self.work.add(step, repeats)
         scheduler.commit(step, repeats, stopped)
         for end, job in going:
             self._order += 1
             heappush(self._ends, (end, self._order, job, clock))
-        leap.stopped, leap.began = stopped, began
+        leap.stopped, leap.began, leap.clock = stopped, began, clock
 
     def _due(self, clock: int, step: Step) -> list[Job]:
         ends, due = self._ends, []
@@ -122,10 +124,10 @@ class Lane:
 class Leap:
     """A step about to run `repeats` times, and the seconds that takes, with `delay` seconds of loading before it.
 
-    Afterwards it says who stopped and who began in it.
+    Afterwards it says who was admitted, began and stopped in it, and what the lane's clock then showed.
     """
 
-    __slots__ = ("began", "delay", "lane", "repeats", "seconds", "start", "step", "stopped")
+    __slots__ = ("admitted", "began", "clock", "delay", "lane", "repeats", "seconds", "start", "step", "stopped")
 
     def __init__(self, lane: Lane, step: Step, repeats: int, seconds: float) -> None:
         self.lane = lane
@@ -136,6 +138,8 @@ class Leap:
         self.delay = 0.0
         self.stopped: list[Job] = []
         self.began: list[Job] = []
+        self.admitted: list[Job] = []
+        self.clock = 0
 
     def seconds_of(self, repeats: int) -> float:
         return leap_seconds(self.lane.latency, self.step.decodes, self.step.context, repeats)

@@ -21,9 +21,10 @@ class Network:
     """Links by the two places that they connect. Without a link, two places are one: a message takes no time."""
 
     links: Mapping[frozenset[str], Link] = field(default_factory=dict)
-    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    seed: np.random.SeedSequence = field(default_factory=lambda: np.random.SeedSequence(0))
     bytes_sent: dict[tuple[str, str], float] = field(default_factory=dict)
     _free_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    _random: dict[tuple[str, str], np.random.Generator] = field(default_factory=dict)
 
     def arrival(self, now: float, start: str, end: str, tokens: int) -> float:
         """When a message of so many tokens, sent now, is there."""
@@ -37,10 +38,21 @@ class Network:
         sending = link.seconds(payload, up=up) - link.rtt / 2
         sent = max(now, self._free_at.get(way, 0.0)) + sending
         self._free_at[way] = sent
-        return sent + link.rtt / 2 + self._delay(link)
+        return sent + link.rtt / 2 + self._delay(link, way)
 
-    def _delay(self, link: Link) -> float:
-        """Jitter, never negative, and one more round trip for each time that the message is lost."""
-        late = abs(self.random.normal(0.0, link.jitter / 2)) if link.jitter else 0.0
-        lost = self.random.geometric(1 - link.loss) - 1 if 0 < link.loss < 1 else 0
+    def _delay(self, link: Link, way: tuple[str, str]) -> float:
+        """Jitter, never negative, and one more round trip for each time that the message is lost.
+
+        Each way has its own random numbers: what is sent one way does not change the other.
+        """
+        random = self._random.get(way)
+        if random is None:
+            named = np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, *map(_number, way)))
+            random = self._random[way] = np.random.default_rng(named)
+        late = abs(random.normal(0.0, link.jitter / 2)) if link.jitter else 0.0
+        lost = random.geometric(1 - link.loss) - 1 if 0 < link.loss < 1 else 0
         return float(late + lost * link.rtt)
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(name.encode(), "big")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -14,6 +16,7 @@ from octavo.profiles.scenario import Scenario
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, StepRecord
 from octavo.simulator.cost import bill, dynamic_joules
 from octavo.simulator.fleet import Fleet, build
+from octavo.simulator.independent import Independent, is_independent
 from octavo.simulator.load import draw
 from octavo.simulator.metrics import Sample, Tokens, estimates, mean_costs, sample, window
 from octavo.simulator.network import CLIENT, Network
@@ -72,6 +75,17 @@ def simulate_all(
     return [first, *(simulate(s, seeds=seeds, progress=progress, name=n) for n, s in baselines(scenario).items())]
 
 
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Look for reference cycles seldom: a run makes millions of objects, nearly all free of cycles and soon gone."""
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 @dataclass(slots=True)
 class Prepared:
     """A run that has not begun."""
@@ -88,13 +102,14 @@ def run(scenario: Scenario, seed: int, *, trace: bool = False) -> Run:
     """One run to its end."""
     ready = prepare(scenario, seed, trace=trace)
     ready.operations.begin()
-    ready.world.run()
+    with rare_collections():
+        ready.world.run()
     ready.world.inferences = ready.kept
     return _measured(scenario, ready)
 
 
-def prepare(scenario: Scenario, seed: int, *, trace: bool = False) -> Prepared:
-    """Everything in its place at time zero."""
+def prepare(scenario: Scenario, seed: int, *, trace: bool = False, apart: bool = True) -> Prepared:
+    """Everything in its place at time zero; devices run apart where they can, unless that is not wanted."""
     streams = Streams(seed)
     load = draw(scenario, streams)
     steps: list[StepRecord] = []
@@ -108,7 +123,8 @@ def prepare(scenario: Scenario, seed: int, *, trace: bool = False) -> Prepared:
         if trace:
             kept.append(record)
 
-    world = World(
+    kind = Independent if apart and is_independent(scenario, fleet.stations) else World
+    world = kind(
         load.source,
         ensemble,
         policy,
@@ -136,7 +152,7 @@ def network(scenario: Scenario, streams: Streams) -> Network:
         far = scenario.fleet.tiers[one if other == home(scenario) else other].client_link
         if between or far:
             links[frozenset((one, other))] = scenario.links[between or str(far)]
-    return Network(links, streams.of("network"))
+    return Network(links, streams.seed_of("network"))
 
 
 def _measured(scenario: Scenario, ready: Prepared) -> Run:

@@ -29,7 +29,11 @@ class Streams:
 
     def __init__(self, seed: int) -> None:
         purposes = get_args(Purpose)
-        self._seeds = dict(zip(purposes, np.random.SeedSequence(seed).spawn(len(purposes)), strict=True))
+        spawned = np.random.SeedSequence(seed).spawn(len(purposes))
+        self._seeds: dict[str, np.random.SeedSequence] = dict(zip(purposes, spawned, strict=True))
+
+    def seed_of(self, purpose: Purpose) -> np.random.SeedSequence:
+        return self._seeds[purpose]
 
     def of(self, purpose: Purpose) -> np.random.Generator:
         """A generator at the beginning of the purpose's stream."""

@@ -43,6 +43,13 @@ class Source(Protocol):
         """What the client that has just been answered asks next, if it does."""
 
 
+class Clock(Protocol):
+    """Knows what time it is: SimPy's environment, or whoever drives the world without it."""
+
+    @property
+    def now(self) -> float: ...
+
+
 @dataclass(slots=True)
 class _Case:
     """What the world keeps of an open query."""
@@ -86,6 +93,7 @@ class World:
         keep: Callable[[InferenceRecord], None] | None = None,
     ) -> None:
         self.env = simpy.Environment()
+        self.clock: Clock = self.env
         self.council = Council(ensemble, policy)
         self.stations = dict(stations)
         self.truth = truth
@@ -106,11 +114,12 @@ class World:
         self._runs: dict[Inference, _Run] = {}
         self._alarms: dict[Device, int] = {}
         self._woken: dict[Device, None] = {}
+        self._sent: dict[float, list[tuple[list[Inference], Station, bool]]] = {}
         self._unfinished = 0
 
     @property
     def now(self) -> float:
-        return float(self.env.now)
+        return self.clock.now
 
     def run(self) -> None:
         """Until every query is closed and every device is done; what else may happen no longer matters."""
@@ -125,10 +134,10 @@ class World:
 
     def at(self, time: float, happens: Callable[[], None]) -> None:
         """Let something happen at a time; at once, when that is now."""
-        if time <= self.env.now:
+        if time <= self.clock.now:
             happens()
             return
-        event = self.env.timeout(time - self.env.now)
+        event = self.env.timeout(time - self.clock.now)
         event.callbacks.append(lambda _: happens())
 
     # Queries.
@@ -136,11 +145,11 @@ class World:
     def _expect(self) -> None:
         """Wait for the next arrival."""
         if self._next is not None:
-            event = self.env.timeout(max(0.0, self._next.at - self.env.now))
+            event = self.env.timeout(max(0.0, self._next.at - self.clock.now))
             event.callbacks.append(lambda _: self._arrive())
 
     def _arrive(self) -> None:
-        now = self.env.now
+        now = self.clock.now
         while self._next is not None and self._next.at <= now:
             self.ask(self._next)
             self._next = next(self._asks, None)
@@ -159,8 +168,11 @@ class World:
             record.reason = f"a prompt of {query.prompt_tokens} tokens leaves no room in {self.context}"
             self._unfinished -= 1
             return
-        there = self.network.arrival(ask.at, CLIENT, self.home, query.prompt_tokens)
-        if there <= self.env.now:
+        self._reach(self.network.arrival(ask.at, CLIENT, self.home, query.prompt_tokens), query, record)
+
+    def _reach(self, there: float, query: Query, record: QueryRecord) -> None:
+        """Let a query be before the council at a time."""
+        if there <= self.clock.now:
             self._open_case(query, record)
         else:
             self.at(there, lambda: self._settling(self._open_case, query, record))
@@ -209,10 +221,21 @@ class World:
             return
         station = self.stations[first.model]
         there = self.network.arrival(self.now, self.home, station.tier, first.prompt_tokens) + self.overhead
-        if there <= self.env.now:
+        self._send(there, group, station, arrival)
+
+    def _send(self, there: float, group: list[Inference], station: Station, arrival: bool) -> None:
+        """Let a group be queued at a time; what is to be queued at one time is queued together."""
+        if there <= self.clock.now:
             self._submit(group, station, arrival)
+        elif there in self._sent:
+            self._sent[there].append((group, station, arrival))
         else:
-            self.at(there, lambda: self._settling(self._submit, group, station, arrival))
+            self._sent[there] = [(group, station, arrival)]
+            self.at(there, lambda: self._settling(self._receive, there))
+
+    def _receive(self, there: float) -> None:
+        for group, station, arrival in self._sent.pop(there):
+            self._submit(group, station, arrival)
 
     def _submit(self, group: list[Inference], station: Station, arrival: bool) -> None:
         """Queue a group on a lane; lost when no lane can ever hold it."""
@@ -332,7 +355,7 @@ class World:
     def _set_alarm(self, device: Device) -> None:
         """Wake when the device's leap ends; an alarm set before is ignored."""
         number = self._alarms[device] = self._alarms.get(device, 0) + 1
-        event = self.env.timeout(max(0.0, device.end - self.env.now))
+        event = self.env.timeout(max(0.0, device.end - self.clock.now))
         event.callbacks.append(lambda _: self._ring(device, number))
 
     def _ring(self, device: Device, number: int) -> None:
@@ -341,27 +364,25 @@ class World:
         leap = device.finish()
         if leap is not None:
             self._note(leap)
-            clock = leap.lane.scheduler.clock
-            self._hear([self._bring(job.inference, job.tokens_at(clock)) for job in leap.stopped])
+            self._hear([self._bring(job.inference, job.tokens_at(leap.clock)) for job in leap.stopped])
         self._woken.pop(device, None)
         self._begin(device)
         self._settle()
 
     def _note(self, leap: Leap) -> None:
         """Write down who was admitted, who was preempted, and who wrote a first token."""
-        step, runs = leap.step, self._runs
-        for chunk in step.chunks[len(step.chunks) - step.admitted :]:
-            for job in leap.began if chunk.completes else chunk.prompt.jobs:
-                run = runs.get(job.inference)
-                if run is not None and run.record.scheduled is None:
-                    run.record.scheduled = leap.start
-        for job in step.preempted:
+        runs, now = self._runs, self.clock.now
+        for job in leap.admitted:
+            run = runs.get(job.inference)
+            if run is not None and run.record.scheduled is None:
+                run.record.scheduled = leap.start
+        for job in leap.step.preempted:
             if job.inference in runs:
                 runs[job.inference].record.preemptions += 1
         for job in leap.began:
             run = runs.get(job.inference)
             if run is not None and run.record.first_token is None:
-                run.record.first_token = self.now
+                run.record.first_token = now
 
     def _bring(self, inference: Inference, new_tokens: int) -> Candidate | Score:
         """What a stopped inference brings, once it is written down."""
@@ -385,7 +406,7 @@ class World:
             self._end(inference, "finished", tokens)
             tier = self.stations[inference.model].tier if run.berth else self.home
             there = self.network.arrival(self.now, tier, self.home, tokens)
-            if there <= self.env.now:
+            if there <= self.clock.now:
                 near.append(result)
             else:
                 self.at(there, lambda result=result: self._settling(self._tell, [result]))  # type: ignore[misc]

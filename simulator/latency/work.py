@@ -42,10 +42,12 @@ class Work:
 
     def weight_bytes(self, tokens: int) -> float:
         """Weights that a step over `tokens` tokens reads, and the adapters that so many tokens may need."""
-        if tokens not in self._bytes:
+        key = tokens if self.model.moe else min(tokens, self.adapters)
+        found = self._bytes.get(key)
+        if found is None:
             read = self.model.weight_bytes_read(self.precision, tokens)
-            self._bytes[tokens] = read + 2.0 * self.adapter_parameters * min(tokens, self.adapters)
-        return self._bytes[tokens]
+            found = self._bytes[key] = read + 2.0 * self.adapter_parameters * min(tokens, self.adapters)
+        return found
 
     def seen(self, rows: int, context: int) -> tuple[float, float, float]:
         """KV tokens that rows read, summed over layers; how many more per token; up to which context that holds."""

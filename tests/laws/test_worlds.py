@@ -8,11 +8,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import POLICIES, scenario, world
+from worlds import POLICIES, feed_forward, scenario, world
 
 from octavo.profiles import vary
 from octavo.runtime.core.trace import InferenceRecord, StepRecord, to_lines
-from octavo.simulator import simulate
+from octavo.simulator import independent, simulate
 from octavo.simulator.run import Prepared
 
 SEEDS = st.integers(0, 10**6)
@@ -83,17 +83,34 @@ def test_a_device_runs_one_step_at_a_time_and_its_tokens_add_up(seed: int) -> No
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
 def test_leaps_and_single_steps_give_the_same_trace(seed: int) -> None:
-    leap, step = ran(seed), ran(seed, leaps=False)
-    for ours, theirs in ((leap.world.queries, step.world.queries), (leap.kept, step.kept)):
+    alike(ran(seed), ran(seed, leaps=False))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_devices_simulated_apart_do_what_they_do_together(seed: int) -> None:
+    made = feed_forward(seed)
+    independent.AT_ONCE = 7
+    apart, together = ran(seed, of=made, apart=True), ran(seed, of=made)
+    assert isinstance(apart.world, independent.Independent)
+    assert not isinstance(together.world, independent.Independent)
+    alike(apart, together)
+    assert apart.world.council.books == together.world.council.books
+    assert apart.world.network.bytes_sent == together.world.network.bytes_sent
+
+
+def alike(one: Prepared, other: Prepared) -> None:
+    """The same records, times within rounding, and the same forward passes."""
+    for ours, theirs in ((one.world.queries, other.world.queries), (one.kept, other.kept)):
         assert len(ours) == len(theirs)
         for a, b in zip(_sorted(ours), _sorted(theirs), strict=True):
             for name in a.__slots__:
-                one, other = getattr(a, name), getattr(b, name)
-                if isinstance(one, float) and isinstance(other, float):
-                    assert one == pytest.approx(other, rel=1e-9, abs=1e-9), name
+                mine, yours = getattr(a, name), getattr(b, name)
+                if isinstance(mine, float) and isinstance(yours, float):
+                    assert mine == pytest.approx(yours, rel=1e-9, abs=1e-9), name
                 else:
-                    assert one == other, name
-    assert _expanded(leap.steps) == _expanded(step.steps)
+                    assert mine == yours, name
+    assert _expanded(one.steps) == _expanded(other.steps)
 
 
 def _sorted(records: list) -> list:  # type: ignore[type-arg]

@@ -123,6 +123,23 @@ def scenario(seed: int, policy: dict[str, Any] | None = None) -> Scenario:
     return vary(base(), change)
 
 
+def feed_forward(seed: int) -> Scenario:
+    """A random scenario in which no device's doings change what another is asked."""
+    rng = random.Random(seed)
+    names = ("ensemble", "single", "best_of_n", "majority", "weighted_vote", "mean_logprob")
+    policy = rng.choice([policy for policy in POLICIES if policy["name"] in names])
+    placement = PLACEMENTS[rng.choice([0, 0, 4, 7])]
+    lora = placement[0].get("mode") == "lora"
+    change = {
+        "ensemble": {"adapters": {"kind": "lora", "rank": 8} if lora else {"kind": "full"}, "deadline": None},
+        "fleet": {"placement": placement, "operations": NOTHING},
+        "workload": {
+            "arrivals": rng.choice([{"kind": "poisson", "rate": rng.choice([1.0, 10.0, 60.0])}, {"kind": "at_once"}])
+        },
+    }
+    return vary(scenario(seed, policy), change)
+
+
 def plain(seed: int) -> Scenario:
     """A random scenario of what the core's driver page describes: no links, deadlines or overheads; one replica."""
     rng = random.Random(seed)
@@ -142,12 +159,13 @@ def world(
     seed: int,
     *,
     leaps: bool = True,
+    apart: bool = False,
     policy: dict[str, Any] | None = None,
     skew: float = 1e-3,
     of: Scenario | None = None,
 ) -> Prepared:
     """Ready to run. No two devices are exactly alike: ties have no order."""
-    ready = prepare(of or scenario(seed, policy), seed, trace=True)
+    ready = prepare(of or scenario(seed, policy), seed, trace=True, apart=apart)
     for number, (device, _) in enumerate(ready.fleet.replicas):
         device.skew = 1 + skew * number
         for lane in device.lanes:

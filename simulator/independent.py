@@ -1,0 +1,146 @@
+"""The fast path: where nothing that a device does changes what another is asked, each runs alone and is joined later.
+
+The same world, council, lanes and rules; only the clock is different. Devices go forward one after the other up to a
+common horizon, which is when the next queries come, and what ended on them is heard in order of time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from heapq import heappop, heappush
+from itertools import count, islice
+from math import inf
+from typing import Any
+
+from octavo.profiles.policy import BestOfN, EnsemblePolicy, Majority, MeanLogprob, SinglePolicy, WeightedVote
+from octavo.profiles.scenario import Scenario
+from octavo.profiles.workload import ClosedLoop
+from octavo.runtime.core.query import Inference, Query
+from octavo.runtime.core.trace import QueryRecord
+from octavo.simulator.device import Device
+from octavo.simulator.lane import Lane, Leap
+from octavo.simulator.panel import VALUE
+from octavo.simulator.station import Station
+from octavo.simulator.world import Ask, World
+
+AT_ONCE = 2048
+"""Queries that are asked before the devices go on: memory grows with it, and with nothing else."""
+
+
+def is_independent(scenario: Scenario, stations: Mapping[str, Station]) -> bool:
+    """Whether devices can be simulated apart: nothing is withdrawn, routed by load, or in another tier or shared."""
+    if not isinstance(
+        scenario.ensemble.policy, EnsemblePolicy | SinglePolicy | BestOfN | Majority | MeanLogprob | WeightedVote
+    ):
+        return False
+    operations = scenario.fleet.operations
+    moving = operations.failures, operations.spot_preemption, operations.autoscale, operations.maintenance
+    if any(moving) or operations.outages or scenario.ensemble.deadline is not None:
+        return False
+    if isinstance(scenario.workload.arrivals, ClosedLoop) or len({s.tier for s in stations.values()}) > 1:
+        return False
+    judging = {berth.device for s in stations.values() if s.model == VALUE for berth in s.berths}
+    asked = {berth.device for s in stations.values() if s.model != VALUE for berth in s.berths}
+    routed = any(len(s.berths) > 1 and s.routing != "round_robin" for s in stations.values())
+    return not routed and not judging & asked
+
+
+class SetClock:
+    """Shows what it was set to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+
+class Independent(World):
+    """A world whose devices are driven one by one."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.time = SetClock()
+        self.clock = self.time
+        self._order = count()
+        self._coming: list[tuple[float, int, Query, QueryRecord]] = []
+        self._mail: dict[Device, deque[tuple[float, Lane, list[Inference], bool]]] = {d: deque() for d in self.devices}
+        self._ended: list[tuple[float, int, Leap]] = []
+
+    def run(self) -> None:
+        """Queries by the thousand: ask them, let every device go on until the next come, hear what ended."""
+        horizon = 0.0
+        while horizon < inf:
+            horizon = self._ask_some()
+            self._open_until(horizon)
+            while self._advance(horizon):
+                self._hear_all()
+
+    def _ask_some(self) -> float:
+        """Returns the time before which nobody else will ask."""
+        for ask in islice(self._everybody(), AT_ONCE):
+            self.time.now = ask.at
+            self.ask(ask)
+        return self._next.at if self._next else inf
+
+    def _everybody(self) -> Iterator[Ask]:
+        while self._next is not None:
+            ask, self._next = self._next, next(self._asks, None)
+            yield ask
+
+    def _reach(self, there: float, query: Query, record: QueryRecord) -> None:
+        heappush(self._coming, (there, next(self._order), query, record))
+
+    def _open_until(self, horizon: float) -> None:
+        """Queries reach the council in the order in which their messages do."""
+        while self._coming and self._coming[0][0] < horizon:
+            self.time.now, _, query, record = heappop(self._coming)
+            self._open_case(query, record)
+
+    def _send(self, there: float, group: list[Inference], station: Station, arrival: bool) -> None:
+        berth = station.pick(group)
+        if berth is None:
+            self.time.now, before = there, self.time.now
+            self._lose(group, "it does not fit the memory of any device")
+            self.time.now = before
+            return
+        for inference in group:
+            run = self._runs[inference]
+            run.berth = berth
+            run.record.device = berth.device.name
+        self._mail[berth.device].append((there, berth.lane, group, arrival))
+
+    def _advance(self, horizon: float) -> bool:
+        """Let every device go on; True when one of them did."""
+        moved = [self._advance_one(device, horizon) for device in self.devices]
+        return any(moved)
+
+    def _advance_one(self, device: Device, horizon: float) -> bool:
+        """Up to the first end of a step at or after the horizon."""
+        mail, moved = self._mail[device], False
+        while True:
+            coming = mail[0][0] if mail else horizon
+            if device.idle:
+                if coming >= horizon:
+                    return moved
+                now = max(coming, device.time)
+            else:
+                if coming < device.end:
+                    device.look_up(coming)
+                now = device.end
+                if now >= horizon:
+                    return moved
+                leap = device.finish()
+                if leap is not None and (leap.admitted or leap.began or leap.stopped or leap.step.preempted):
+                    heappush(self._ended, (now, next(self._order), leap))
+            moved = True
+            while mail and mail[0][0] <= now:
+                _, lane, group, arrival = mail.popleft()
+                device.post(lane, group, arrival=arrival)
+            device.open_mail()
+            device.begin(now)
+
+    def _hear_all(self) -> None:
+        """Tell the council what ended, in order of time. Judges begin where it wants them to."""
+        while self._ended:
+            self.time.now, _, leap = heappop(self._ended)
+            self._note(leap)
+            self._hear([self._bring(job.inference, job.tokens_at(leap.clock)) for job in leap.stopped])
