@@ -173,10 +173,10 @@ def summary(folder: Path, seconds: Mapping[str, float]) -> list[str]:
     errors = {row["metric"]: row["error"] for row in found["here"]["metrics"]}
     return [
         "",
-        "WHAT THEY BUY, measured here             WHAT THEY COST, simulated: 8B experts on rented L40S",
+        f"{'what they buy, measured here':<75} 8B on L40S, simulated",
         *(_line(right[key], cost.get(key)) for key in SHOWN if key in right),
         "",
-        "RUMOUR, simulated: gpt4-rumour, on H100 nodes",
+        "RUMOUR, simulated: gpt4-rumour, on nodes of eight H100",
         *(_rumour(line) for line in rumour.values()),
         "",
         f"simulated against measured, the load just served: latency p50 {errors['latency_p50']:+.1%}, "
