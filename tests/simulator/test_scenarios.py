@@ -21,6 +21,27 @@ def test_a_built_in_scenario_answers_every_query(name: str) -> None:
     assert result["joules_per_query"] > 0
 
 
+def test_a_day_of_failures_is_survived() -> None:
+    """Replicas fail, are taken away, drained and scaled; queries are answered all the same, and the bill follows."""
+    short = load_scenario("failure-day", ["workload.duration=2 h", "fleet.operations.spot_preemption.mtbf=2 h"])
+    result = simulate(short, seeds=[0, 1])
+    assert result["availability"] > 0.97
+    assert any(note.startswith("spot: ") for note in result.notes)
+    assert 6 < sum(result.devices.values()) < 27
+
+
+def test_swapping_weights_costs_time_and_saves_devices() -> None:
+    apart = load_scenario("single-box", ["workload.queries=60", "workload.arrivals.rate=0.05 /s"])
+    swapped = load_scenario(
+        "single-box",
+        ["workload.queries=60", "workload.arrivals.rate=0.05 /s", "fleet.placement.0.mode=swapped"],
+    )
+    one, other = simulate(swapped, seeds=[0]), simulate(apart, seeds=[0])
+    assert sum(one.devices.values()) == 2 < sum(other.devices.values()) == 9
+    assert one["latency_p50"] > other["latency_p50"] + 7 * 16e9 / 64e9 / 2
+    assert one["usd_per_query"] < other["usd_per_query"]
+
+
 def test_baselines_meet_the_same_arrivals() -> None:
     results = simulate_all(load_scenario("single-box", ["workload.queries=40"]), seeds=[0], trace=True)
     assert [result.name for result in results] == ["single-box", "single", "single-x16"]
