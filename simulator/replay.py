@@ -16,7 +16,7 @@ from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunR
 from octavo.simulator.arrivals import Open
 from octavo.simulator.device import Device
 from octavo.simulator.lane import Lane
-from octavo.simulator.latency.model import LatencyModel
+from octavo.simulator.latency.model import LatencyModel, leap_seconds
 from octavo.simulator.latency.table import Table
 from octavo.simulator.station import Berth, Station
 from octavo.simulator.truth import left_to_write
@@ -138,8 +138,24 @@ def replay(
         closing=max(profile.query_overhead for profile in profiles),
     )
     world.run()
-    head = RunRecord(**{**{name: getattr(run, name) for name in run.__slots__}, "source": "simulated"})
-    return [head, *world.queries, *world.inferences, *steps]
+    found = {name: getattr(run, name) for name in run.__slots__} | {"source": "simulated"}
+    mean_pace, slowest = pace(kept, run, profiles)
+    found["machine"] = {**run.machine, "pace": f"{mean_pace:.3f}", "pace_p95": f"{slowest:.3f}"}
+    return [RunRecord(**found), *world.queries, *world.inferences, *steps]
+
+
+def pace(records: Sequence[Record], run: RunRecord, profiles: Sequence[LatencyProfile]) -> tuple[float, float]:
+    """Seconds that the decode steps of the trace took over what the profiles say of them: of all, and the 95th of 100.
+
+    Far from one, the machine was not the same while it served as while it was measured: something else ran on it.
+    """
+    steps = [r for r in records if isinstance(r, StepRecord) and r.decodes and not r.prefill_tokens]
+    if not steps:
+        return 1.0, 1.0
+    latency = _latency(run.experts[0], run, profiles)
+    expected = [leap_seconds(latency, r.decodes, r.context, r.repeats) for r in steps]
+    ratios = sorted(r.seconds / said for r, said in zip(steps, expected, strict=True))
+    return sum(r.seconds for r in steps) / sum(expected), ratios[int(0.95 * len(ratios))]
 
 
 def _query(record: QueryRecord) -> Query:

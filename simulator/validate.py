@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from octavo.profiles.errors import ConfigError, GateError
-from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord
 from octavo.simulator.estimate import Estimate, Floats, tidy
 
 RESAMPLES = 400
@@ -104,8 +104,12 @@ class _Trace:
         self.queries: dict[int, QueryRecord] = {}
         self.tpot: dict[tuple[int, str, int], float] = {}
         self.chosen: dict[int, str | None] = {}
+        self.pace = self.slowest = 1.0
         for record in records:
-            if isinstance(record, QueryRecord):
+            if isinstance(record, RunRecord):
+                self.pace = float(record.machine.get("pace", 1.0))
+                self.slowest = float(record.machine.get("pace_p95", 1.0))
+            elif isinstance(record, QueryRecord):
                 self.all += 1
                 if record.outcome == "answered" and record.ended is not None:
                     self.queries[record.query] = record
@@ -165,6 +169,11 @@ def _notes(real: _Trace, model: _Trace, shared: Sequence[int]) -> list[str]:
     notes = []
     if real.all != len(shared) or model.all != len(shared):
         notes.append(f"of {real.all} measured and {model.all} simulated queries, {len(shared)} were answered in both")
+    if abs(model.pace - 1) > 0.1 or model.slowest > 3:
+        notes.append(
+            f"while the load was served, decode steps took {model.pace:.2f} times what was measured before it, one in "
+            f"twenty over {model.slowest:.1f} times: the machine was not alone; measure and serve on a quiet one"
+        )
     other = sum(real.chosen[q] != model.chosen[q] for q in shared)
     if other:
         notes.append(f"{other} of {len(shared)} queries chose another candidate, since others arrived first")
