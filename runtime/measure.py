@@ -89,7 +89,7 @@ def measure(
         if calibration:
             calibration.serve(wanted)
         beside = calibration.overheads() if calibration else Overheads()
-        profiles = [_profile(octavo, judge, steps[judge], fit, beside) for judge, fit in fits.items()]
+        profiles = [_profile(octavo, judge, steps[judge], beside) for judge in fits]
     found = Measurement(profiles, trace, wanted)
     if out is not None:
         _write(out, found)
@@ -128,13 +128,14 @@ def fitted(steps: Sequence[StepTime]) -> Fit:
     )
 
 
-def _profile(octavo: Octavo, judge: bool, steps: list[StepTime], fit: Fit, beside: Overheads) -> LatencyProfile:
+def _profile(octavo: Octavo, judge: bool, bench: list[StepTime], beside: Overheads) -> LatencyProfile:
     manifest = octavo.manifest
     entry = manifest.value if judge and manifest.value else manifest.experts[0]
     graph: GraphEntry = manifest.graph(entry.weights[0].graph)
     files = {each.path: each.size for each in manifest.files}
-    served = beside.steps.get(judge, Served())
     about = machine()
+    steps = [_in_service(step, beside.steps.get((judge, step.prefill_rows > 0), Served())) for step in bench]
+    fit = fitted(steps)
     return LatencyProfile(
         name=f"{manifest.name}-{'judge' if judge else 'decoder'}",
         model=entry.name,
@@ -146,16 +147,20 @@ def _profile(octavo: Octavo, judge: bool, steps: list[StepTime], fit: Fit, besid
         concurrent=len(octavo.placed.lanes),
         measured_on=date.today().isoformat(),
         machine=about,
-        steps=[step.model_copy(update={"seconds": served.factor * step.seconds}) for step in steps],
-        step_overhead=served.constant,
+        steps=steps,
         inference_overhead=beside.per_inference,
         query_overhead=beside.per_query,
         weight_bytes=sum(files[path] for path in set(entry.weights[0].locations.values())),
         kv_bytes_per_token=graph.kv.bytes_per_token if graph.kv else 0,
         peak_memory_bytes=psutil.Process().memory_info().rss,
-        coefficients={**fit.coefficients, "load factor": served.factor},
+        coefficients=fit.coefficients,
         residuals=fit.residuals,
     )
+
+
+def _in_service(step: StepTime, served: Served) -> StepTime:
+    """The step as a served load takes it."""
+    return step.model_copy(update={"seconds": served.constant + served.factor * step.seconds})
 
 
 def _write(out: Path, found: Measurement) -> None:

@@ -17,14 +17,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.optimize import nnls
 
-from octavo.runtime.core.trace import InferenceRecord, QueryRecord
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record
 from octavo.runtime.lane import Lane, Turn
 from octavo.runtime.local import Octavo
 from octavo.runtime.replay import poisson, serve_load
 
+Kind: TypeAlias = tuple[bool, bool]
 Sizes: TypeAlias = tuple[int, int, int, int]
 Predict: TypeAlias = Callable[[int, int, int, int], float]
 ALONE, CROWD, SERVED = 12, 48, 300  # queries asked one at a time, at once, and as they come
+UNQUEUED = 25  # per cent of the queries that arrive while the first device they ask is free, more or less
 DISTURBED = 0.003  # share of steps, the slowest of their kind
 
 
@@ -38,9 +40,9 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Overheads:
-    """Of steps, by whether a judge takes them; seconds from an arrival to its first step, and from the last result."""
+    """Of steps, by whether a judge takes them and whether they prefill; seconds before the first and after the last."""
 
-    steps: Mapping[bool, Served] = field(default_factory=dict)
+    steps: Mapping[Kind, Served] = field(default_factory=dict)
     per_inference: float = 0.0
     per_query: float = 0.0
 
@@ -59,19 +61,18 @@ class Calibration:
         self._bench = bench
         self._options = options
         self._turns: list[tuple[bool, float, Sizes]] = []
-        self._around = self._alone()
+        self._waits: list[float] = []
+        self._after = self._alone()
 
-    def _alone(self) -> tuple[float, float]:
-        """Ask singly; a first round warms up."""
+    def _alone(self) -> float:
+        """Ask singly, after a first round that warms up: seconds from the last result to the answer."""
         octavo, recorder = self._octavo, self._octavo.loop.recorder
         octavo.ask_many(self._crowd(), **self._options)
         recorder.restart()
         for prompt in self._prompts[:ALONE]:
             octavo.ask(prompt, **self._options)
         octavo.loop.settle()
-        queries = [record for record in recorder.records() if isinstance(record, QueryRecord)]
-        inferences = [record for record in recorder.records() if isinstance(record, InferenceRecord)]
-        return _around(queries, inferences)
+        return closing(list(recorder.records()))
 
     def _crowd(self) -> list[str]:
         return [self._prompts[number % len(self._prompts)] for number in range(CROWD)]
@@ -86,16 +87,18 @@ class Calibration:
         """Serve a load of other seeds than the one to be recorded, and note what its steps take."""
         seed = self._options.get("seed", 0) + 1 + len(self._turns)
         logs = [_Log(lane, self._octavo.ensemble.value_model) for lane in self._octavo.placed.lanes]
-        serve_load(self._octavo, poisson(self._prompts, rate, SERVED, seed), **{**self._options, "seed": seed})
+        load = poisson(self._prompts, rate, SERVED, seed)
+        trace = serve_load(self._octavo, load, **{**self._options, "seed": seed})
         self._turns += [turn for log in logs for turn in log.close()]
+        self._waits += waits(trace)
 
     def overheads(self) -> Overheads:
         """What all served loads say together."""
-        steps = {
-            judge: _served([(expected(*sizes), seconds) for of, seconds, sizes in self._turns if of == judge])
-            for judge, expected in self._bench.items()
-        }
-        return Overheads(steps, *self._around)
+        pairs: dict[Kind, list[tuple[float, float]]] = defaultdict(list)
+        for judge, seconds, sizes in self._turns:
+            pairs[judge, sizes[3] > 0].append((self._bench[judge](*sizes), seconds))
+        unqueued = float(np.percentile(self._waits, UNQUEUED)) if self._waits else 0.0
+        return Overheads({kind: _served(found) for kind, found in pairs.items()}, unqueued, self._after)
 
 
 def _served(pairs: Sequence[tuple[float, float]]) -> Served:
@@ -120,16 +123,23 @@ def trimmed(values: Sequence[float]) -> float:
     return mean(kept)
 
 
-def _around(queries: Sequence[QueryRecord], inferences: Sequence[InferenceRecord]) -> tuple[float, float]:
-    """Medians: from an arrival to the first step, and from the last result to the answer."""
+def waits(trace: Sequence[Record]) -> list[float]:
+    """Seconds from each query's arrival to its first step."""
     first: dict[int, float] = defaultdict(lambda: float("inf"))
+    for record in trace:
+        if isinstance(record, InferenceRecord) and record.scheduled is not None:
+            first[record.query] = min(first[record.query], record.scheduled)
+    return [first[r.query] - r.arrival for r in trace if isinstance(r, QueryRecord) and r.query in first]
+
+
+def closing(trace: Sequence[Record]) -> float:
+    """The median of the seconds from a query's last result to its answer."""
     last: dict[int, float] = defaultdict(float)
-    for record in inferences:
-        first[record.query] = min(first[record.query], record.scheduled or first[record.query])
-        last[record.query] = max(last[record.query], record.ended or 0.0)
-    before = [first[query.query] - query.arrival for query in queries]
-    after = [query.ended - last[query.query] for query in queries if query.ended is not None]
-    return max(0.0, median(before)), max(0.0, median(after))
+    for record in trace:
+        if isinstance(record, InferenceRecord):
+            last[record.query] = max(last[record.query], record.ended or 0.0)
+    after = [r.ended - last[r.query] for r in trace if isinstance(r, QueryRecord) and r.ended is not None]
+    return max(0.0, median(after)) if after else 0.0
 
 
 class _Log:
