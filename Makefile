@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= runtime,serve,export,dev
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test lint types docs bench gpu compile plain clean
+.PHONY: setup demo test lint types docs gpu compile plain clean
 
 setup: $(INSTALLED)
 
@@ -40,9 +40,6 @@ plain:
 
 gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m gpu tests/gpu
-
-bench: $(INSTALLED)
-	for file in tests/bench/*.py; do $(BIN)/python $$file || exit; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache octavo-demo
