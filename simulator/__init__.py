@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from octavo.simulator.result import Result
-    from octavo.simulator.run import simulate, simulate_all
+    from octavo.simulator.run import simulate, simulate_all, simulate_until
 
-_HOME = {"Result": "result", "simulate": "run", "simulate_all": "run"}
-__all__ = ["Result", "simulate", "simulate_all"]
+_HOME = {"Result": "result", "simulate": "run", "simulate_all": "run", "simulate_until": "run"}
+__all__ = ["Result", "simulate", "simulate_all", "simulate_until"]
 
 
 def __getattr__(name: str) -> Any:

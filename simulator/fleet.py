@@ -192,6 +192,7 @@ def limits_of(scenario: Scenario, blocks: int) -> Limits:
         engine.max_num_batched_tokens,
         prefix_caching=engine.prefix_caching,
         hash_tokens=hash_tokens(scenario),
+        chunked=engine.chunked_prefill,
     )
 
 

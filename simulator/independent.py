@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from itertools import count, islice
 from math import inf
-from typing import Any
 
 from octavo.profiles.policy import BestOfN, EnsemblePolicy, Majority, MeanLogprob, SinglePolicy, WeightedVote
 from octavo.profiles.scenario import Scenario
@@ -56,8 +55,7 @@ class SetClock:
 class Independent(World):
     """A world whose devices are driven one by one."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+    def set_up(self) -> None:
         self.time = SetClock()
         self.clock = self.time
         self._order = count()

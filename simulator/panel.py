@@ -20,10 +20,15 @@ def panel(scenario: Scenario) -> tuple[Ensemble, Policy]:
         whole = Ensemble(experts, scenario.ensemble.samples_per_expert, judge)
         # A policy that asks fewer than everybody may demand fewer candidates than there are experts.
         needed = min(scenario.ensemble.min_candidates, whole.inferences_per_query)
-        ensemble = Ensemble(experts, scenario.ensemble.samples_per_expert, judge, needed)
+        ensemble = Ensemble(experts, scenario.ensemble.samples_per_expert, judge, needed, _judge_tokens(scenario))
         return ensemble, policy_named(scenario.ensemble.policy.name, **settings(scenario.ensemble.policy))
     except ValueError as error:
         raise ConfigError(f"{scenario.name}: ensemble: {error}") from None
+
+
+def _judge_tokens(scenario: Scenario) -> int:
+    value = scenario.ensemble.value
+    return value.extra_tokens if isinstance(value, ValueModel) else 0
 
 
 def settings(policy: profile.Policy) -> dict[str, object]:

@@ -11,6 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
+from octavo.profiles.errors import ConfigError
 from octavo.profiles.load import baselines
 from octavo.profiles.scenario import Scenario
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, StepRecord
@@ -73,6 +74,31 @@ def simulate_all(
     """The scenario, and its baselines after it, all on the same seeds."""
     first = simulate(scenario, seeds=seeds, progress=progress, trace=trace)
     return [first, *(simulate(s, seeds=seeds, progress=progress, name=n) for n, s in baselines(scenario).items())]
+
+
+def simulate_until(
+    scenario: Scenario,
+    within: float = 0.02,
+    metric: str = "latency_p95",
+    *,
+    most: int = 64,
+    progress: Progress | None = None,
+) -> Result:
+    """Add seeds until the metric's 95 % interval reaches no further than this share of it, or `most` are used."""
+    check(scenario)
+    runs: list[Run] = []
+    while True:
+        seeds = tuple(range(len(runs), min(most, max(4, 2 * len(runs)))))
+        runs += [run(scenario, seed) for seed in seeds]
+        result = _result(scenario.name, scenario, tuple(range(len(runs))), runs)
+        found = result.metrics.get(metric)
+        if found is None:
+            raise ConfigError(f"until: no metric {metric!r}; there are {', '.join(sorted(result.metrics))}")
+        if progress:
+            progress(scenario.name, len(runs) / most)
+        tight = found.half_width is not None and found.half_width <= within * abs(found.value)
+        if tight or result.overloaded or len(runs) >= most:
+            return result
 
 
 @contextmanager

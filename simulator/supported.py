@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from octavo.profiles.ensemble import ValueModel
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Scenario
 
@@ -26,9 +25,4 @@ def _unsupported(scenario: Scenario) -> list[str]:
     for index, placement in enumerate(scenario.fleet.placement):
         if placement.mode == "swapped" and placement.pipeline_parallel > 1:
             found.append(f"fleet.placement.{index}: swapped models have no pipeline_parallel; use tensor_parallel")
-    if not scenario.engine.chunked_prefill:
-        found.append("engine.chunked_prefill: false is not simulated; prompts are always prefilled in chunks")
-    value = scenario.ensemble.value
-    if isinstance(value, ValueModel) and value.extra_tokens:
-        found.append("ensemble.value.extra_tokens: not simulated yet; leave it out")
     return found

@@ -116,6 +116,10 @@ class World:
         self._woken: dict[Device, None] = {}
         self._sent: dict[float, list[tuple[list[Inference], Station, bool]]] = {}
         self._unfinished = 0
+        self.set_up()
+
+    def set_up(self) -> None:
+        """For a world with another clock: what it needs before it runs."""
 
     @property
     def now(self) -> float:

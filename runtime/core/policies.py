@@ -83,7 +83,8 @@ class Tally:
         model = self.ensemble.value_model
         if not isinstance(result, Candidate) or model is None or (self.heads and result.value is not None):
             return []
-        return self.start([Inference(result.inference.query, model, result.inference.sample, judges=result)])
+        query, sample, extra = result.inference.query, result.inference.sample, self.ensemble.judge_tokens
+        return self.start([Inference(query, model, sample, judges=result, extra_tokens=extra)])
 
     def choose(self, best: Candidate, reason: str) -> Answer:
         degraded = self.lost > 0 or self.expired
@@ -210,7 +211,7 @@ def filtered(
     """
     if then not in ("mean_logprob", "majority"):
         raise ValueError(f"filtered ranks what passed by mean_logprob or majority, got {then!r}")
-    tally = Tally(replace(panel, value_model=verifier), query, heads=False)
+    tally = Tally(replace(panel, value_model=verifier, judge_tokens=0), query, heads=False)
     experts = (expert,) if expert else panel.experts
     count = samples or panel.samples_per_expert
     yield from gather(tally, [Inference(query, name, i) for name in experts for i in range(count)], judged=True)

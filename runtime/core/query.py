@@ -35,7 +35,8 @@ class Inference:
     """One run of one model for a query.
 
     A judge reads the prompt and a candidate and writes nothing. An inference that continues a candidate takes up where
-    that one stopped; `max_new_tokens` is its own budget where it differs from the query's.
+    that one stopped; `max_new_tokens` is its own budget where it differs from the query's. `extra_tokens` are those of
+    a judge's own template.
     """
 
     query: Query
@@ -44,12 +45,13 @@ class Inference:
     judges: Candidate | None = None
     continues: Candidate | None = None
     max_new_tokens: int | None = None
+    extra_tokens: int = 0
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens to prefill: the query's prompt and whatever of a candidate is read after it."""
+        """Tokens to prefill: the query's prompt, whatever of a candidate is read after it, and a judge's template."""
         read = self.judges or self.continues
-        return self.query.prompt_tokens + (read.total_tokens if read else 0)
+        return self.query.prompt_tokens + (read.total_tokens if read else 0) + self.extra_tokens
 
     @property
     def budget(self) -> int:
@@ -129,12 +131,13 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Who is asked, how often, who judges, and how few candidates still make an answer."""
+    """Who is asked, how often, who judges (with a template of `judge_tokens`), how few candidates make an answer."""
 
     experts: tuple[str, ...]
     samples_per_expert: int = 2
     value_model: str | None = None
     min_candidates: int = 1
+    judge_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not self.experts or self.samples_per_expert < 1:

@@ -26,7 +26,7 @@ class Limits:
     `kv_blocks` is the KV cache in blocks of `block_tokens`. In paged memory (`paged`) the samples of a prompt share its
     full blocks, and a preempted job may find its own blocks again; in contiguous rows each sample holds a copy, cached
     prefixes are stored beside the rows, and a preempted row is lost. `hash_tokens` is the size of the chunks that
-    `Query.prefix` names.
+    `Query.prefix` names. Unless `chunked`, a prompt is computed whole in one step, or waits.
     """
 
     kv_blocks: int
@@ -36,6 +36,7 @@ class Limits:
     paged: bool = True
     prefix_caching: bool = True
     hash_tokens: int = 512
+    chunked: bool = True
 
     def __post_init__(self) -> None:
         if self.max_step_tokens < self.max_rows:
@@ -154,7 +155,8 @@ class Scheduler:
         chunks = len(self._usable_prefix(inference))
         beside = 0 if self.limits.paged else chunks * self._chunk_blocks
         most = max(self._reservation(prompt, rows, chunks), kv.blocks(longest) + beside)
-        return rows <= self.limits.max_rows and most <= kv.capacity
+        whole = self.limits.chunked or longest <= self.limits.max_step_tokens
+        return rows <= self.limits.max_rows and most <= kv.capacity and whole
 
     def submit(self, inferences: Sequence[Inference]) -> Prompt:
         """Queue inferences that share one prompt (the samples of one query); it is prefilled once for all of them.
@@ -249,6 +251,8 @@ class Scheduler:
             start, resident = self._resident(prompt)
             free -= self._reservation(prompt.tokens, len(prompt.jobs), len(prompt.prefix)) - resident
             if free < 0:
+                break
+            if prompt.tokens - start > budget and not self.limits.chunked:
                 break
             tokens = min(budget, prompt.tokens - start)
             chunks.append(Chunk(prompt, start, tokens))

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from octavo.profiles import ConfigError, load_scenario
-from octavo.simulator import simulate, simulate_all
+from octavo.profiles import ConfigError, load_scenario, override
+from octavo.simulator import simulate, simulate_all, simulate_until
 
 BUILT_IN = ["single-box", "gpt4-rumour", "lora-octet", "edge-cascade", "codex-100", "policies"]
 
@@ -79,3 +79,30 @@ def test_weights_that_do_not_fit_are_refused_with_numbers() -> None:
 def test_a_result_shows_itself_in_a_notebook() -> None:
     result = simulate(load_scenario("single-box", ["workload.queries=30"]), seeds=[0])
     assert "<table>" in result._repr_html_()
+
+
+def test_more_seeds_until_the_interval_is_narrow() -> None:
+    short = load_scenario("single-box", ["workload.queries=80"])
+    wide, narrow = (simulate_until(short, within, "latency_mean", most=24) for within in (0.5, 0.08))
+    assert len(wide.seeds) < len(narrow.seeds)
+    assert (narrow.metrics["latency_mean"].half_width or 1.0) <= 0.08 * narrow["latency_mean"]
+
+
+def test_every_setting_of_the_engine_acts() -> None:
+    base = load_scenario("single-box", ["workload.queries=60", "workload.arrivals.rate=6 /s"])
+    changes = (
+        "engine.chunked_prefill=false",
+        "engine.prefix_caching=false",
+        "engine.max_num_seqs=8",
+        "engine.max_num_batched_tokens=2048",
+        "engine.kv_blocks=700",
+        "engine.step_overhead=1 ms",
+        "engine.request_overhead=50 ms",
+        "engine.kv_precision=fp8",
+        "engine.precision=fp8",
+        "ensemble.value.extra_tokens=500",
+        "ensemble.deadline=1 s",
+    )
+    plain = simulate(base, seeds=[0])["latency_mean"]
+    for change in changes:
+        assert simulate(override(base, [change]), seeds=[0])["latency_mean"] != plain, change
