@@ -1,8 +1,8 @@
 """What a fleet costs: device-seconds times price, energy on the owner's bill, traffic that leaves, and joules.
 
 Energy = idle power of every device that is there, and dynamic power times utilisation: a device at its reached FLOP/s
-draws its peak, one at its reached bandwidth somewhat less (decoding draws about two thirds of what prefilling does:
-Patel et al., Splitwise, ISCA 2024, section 4; the factor is fitted to their measurements).
+draws its peak, one at its reached bandwidth about half of that above idle: Llama-2-70B on A100s drew its rated power
+while prefilling and 0.4 to 0.8 of it on average while mostly decoding (Patel et al., Splitwise, ISCA 2024).
 """
 
 from __future__ import annotations

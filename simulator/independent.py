@@ -23,8 +23,8 @@ from octavo.simulator.panel import VALUE
 from octavo.simulator.station import Station
 from octavo.simulator.world import Ask, World
 
-AT_ONCE = 2048
-"""Queries that are asked before the devices go on: memory grows with it, and with nothing else."""
+AT_ONCE = 128
+"""Queries that are asked before the devices go on; what is open at a time should stay in the caches."""
 
 
 def is_independent(scenario: Scenario, stations: Mapping[str, Station]) -> bool:

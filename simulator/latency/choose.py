@@ -29,7 +29,7 @@ def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int =
     if kind in ("auto", "roofline"):
         return Roofline(*shape, *sharded, lora_rank, adapters)
     if kind == "fit":
-        coefficients, error = _fitted(argument)
+        coefficients, error = fitted(argument)
         return Fit(argument, coefficients, *shape, *sharded, error, lora_rank, adapters)
     raise ConfigError(
         f"{scenario.name}: latency: {scenario.latency} needs operator tables that are not here; "
@@ -43,7 +43,7 @@ def _read(file: str) -> LatencyProfile:
 
 
 @lru_cache(maxsize=32)
-def _fitted(name: str) -> tuple[Coefficients, float]:
+def fitted(name: str) -> tuple[Coefficients, float]:
     """Coefficients by name or path, and their relative error on what was not in the fit."""
     data = read_data(find("latency", name), name)
     try:
