@@ -8,7 +8,12 @@ import os
 from setuptools import Extension, find_packages, setup
 
 PARTS = ["runtime", "exporters", "simulator", "profiles"]
-HOT = ["kv", "query", "scheduler"]
+HOT = [
+    *(f"runtime/core/{name}" for name in ("council", "kv", "query", "scheduler", "trace")),
+    *(f"simulator/latency/{name}" for name in ("model", "roofline", "work")),
+    *(f"simulator/{name}" for name in ("device", "independent", "lane", "network", "outcomes", "station")),
+    *(f"simulator/{name}" for name in ("timeline", "truth", "world")),
+]
 
 
 def compiled() -> list[Extension]:
@@ -17,9 +22,7 @@ def compiled() -> list[Extension]:
     from mypyc.build import mypycify
 
     # Seen through .typing, where the modules have their import names.
-    return mypycify(
-        [*(f".typing/octavo/runtime/core/{name}.py" for name in HOT), "--follow-imports=silent"], separate=True
-    )
+    return mypycify([*(f".typing/octavo/{name}.py" for name in HOT), "--follow-imports=silent"], separate=True)
 
 
 setup(
