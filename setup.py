@@ -29,6 +29,7 @@ setup(
     package_dir={"octavo": "octavo", **{f"octavo.{part}": part for part in PARTS}},
     packages=[
         "octavo",
+        *(f"octavo.{inner}" for inner in find_packages("octavo")),
         *(f"octavo.{part}" for part in PARTS),
         *(f"octavo.{part}.{inner}" for part in PARTS for inner in find_packages(part)),
     ],

@@ -1,0 +1,39 @@
+"""`octavo ask`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from octavo import show
+from octavo.options import Bundle, Fallback, Json, Provider, Seed
+
+
+def ask(
+    bundle: Bundle,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; or give a task file.")] = None,
+    task: Annotated[Path | None, typer.Option(help="Take the prompt from this JSON Lines file.")] = None,
+    number: Annotated[int, typer.Option(help="Which prompt of the task file, from 0.", min=0)] = 0,
+    policy: Annotated[str | None, typer.Option(help="The bundle's own by default.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples per expert.", min=1)] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.", min=0.0)] = None,
+    top_k: Annotated[int | None, typer.Option(min=1)] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds; then answer with what has arrived.", min=0.0)] = None,
+    seed: Seed = 0,
+    provider: Provider = None,
+    allow_fallback: Fallback = False,
+    json: Json = False,
+) -> None:
+    """Ask the ensemble, and see every candidate: expert, text, mean log-probability, value, and which was chosen."""
+    from octavo.runtime.local import Octavo
+
+    text = show.prompt_of(prompt, task, number)
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    options = {name: value for name, value in given.items() if value is not None}
+    with Octavo.load(bundle, samples=samples, provider=provider, allow_fallback=allow_fallback) as octavo:
+        result = octavo.ask(text, policy=policy, seed=seed, deadline=deadline, **options)
+    show.answer(result, as_json=json)
