@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Condition
 
 from octavo.runtime.core.query import Inference
-from octavo.runtime.core.scheduler import Job, Scheduler, Step
+from octavo.runtime.core.scheduler import Scheduler, Step
 from octavo.runtime.engine import Engine
 
 Mail = Callable[[], None]
@@ -44,6 +44,11 @@ class Lane:
         self._arrivals: deque[Mail] = deque()
         self._woken = Condition()
         self._closing = False
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Whose inferences it takes."""
+        return list(self.engines)
 
     def post(self, mail: Mail, *, arrival: bool = False) -> None:
         """Ask for something to be done between two steps; what new queries start comes after all else."""
@@ -85,11 +90,13 @@ class Lane:
         """Raises ValueError where they can never fit."""
         self.schedulers[group[0].model].submit(group)
 
-    def withdraw(self, inference: Inference) -> Job | None:
-        """Forget an inference; the job that it was, None where it is not here any more."""
+    def withdraw(self, inference: Inference) -> int | None:
+        """Forget an inference; the tokens that it has written, None where it is not here any more."""
         scheduler = self.schedulers[inference.model]
         job = scheduler.job(inference)
-        if job is not None:
-            scheduler.withdraw(inference)
-            self.engines[inference.model].withdraw(job)
-        return job
+        if job is None:
+            return None
+        written = job.tokens_at(scheduler.clock)
+        scheduler.withdraw(inference)
+        self.engines[inference.model].withdraw(job)
+        return written

@@ -254,7 +254,7 @@ class Octavo:
             experts=ensemble.experts,
             samples_per_expert=ensemble.samples_per_expert,
             value_model=ensemble.value_model,
-            devices={lane.device: list(lane.engines) for lane in lanes},
+            devices={lane.device: list(lane.models) for lane in lanes},
             limits={name: limits_record(engine.limits) for lane in lanes for name, engine in lane.engines.items()},
             min_candidates=ensemble.min_candidates,
         )

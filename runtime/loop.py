@@ -7,7 +7,7 @@ steps.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Condition, RLock, Thread
@@ -52,7 +52,7 @@ class Loop:
         self.lanes = lanes
         self.contents = contents
         self.recorder = recorder
-        self._lane_of = {model: lane for lane in lanes for model in lane.engines}
+        self._lane_of = {model: lane for lane in lanes for model in lane.models}
         self._dead: dict[str, str] = {}
         self._open: dict[Query, _Open] = {}
         self._lock = RLock()
@@ -117,6 +117,22 @@ class Loop:
         for lane in self.lanes:
             for engine in {id(engine): engine for engine in lane.engines.values()}.values():
                 engine.close()
+
+    def deliver(self, results: Sequence[Ended]) -> None:
+        """These have come from elsewhere: a lane whose models run in another process."""
+        with self._lock:
+            self._hear(results, self.recorder.now())
+
+    def bury(self, models: Iterable[str], reason: str) -> None:
+        """Whatever these models are asked for from now on is lost, until they are revived."""
+        with self._lock:
+            self._dead.update(dict.fromkeys(models, reason))
+
+    def revive(self, models: Iterable[str]) -> None:
+        """These models can be asked again."""
+        with self._lock:
+            for model in models:
+                self._dead.pop(model, None)
 
     def _expire(self, query: Query) -> None:
         with self._lock:
@@ -251,9 +267,8 @@ class Loop:
             return True
 
     def _withdraw(self, lane: Lane, inference: Inference) -> None:
-        job = lane.withdraw(inference)
-        if job is not None:
-            written = job.tokens_at(lane.schedulers[inference.model].clock)
+        written = lane.withdraw(inference)
+        if written is not None:
             with self._lock:
                 self.recorder.withdrawn(inference, written, self.recorder.now())
                 self._left(inference)

@@ -90,6 +90,13 @@ class Recorder:
                 if record.scheduled is None:
                     record.scheduled = at
 
+    def reported(self, inference: Inference, scheduled: float | None, first_token: float | None) -> None:
+        """Another process says when it began on an inference, and when that wrote its first token."""
+        record, query = self.inferences[inference], self.queries[inference.query]
+        record.scheduled, record.first_token = scheduled, first_token
+        if first_token is not None and (query.first_token is None or first_token < query.first_token):
+            query.first_token = first_token
+
     def ended(self, result: Candidate | Score | Lost, inference: Inference, at: float) -> None:
         """An inference came back."""
         record, query = self.inferences[inference], self.queries[inference.query]
