@@ -18,6 +18,7 @@ from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import Workshop, copy_companions
 from octavo.exporters.plan import OWN, SHARED, Group, Member, plan
 from octavo.exporters.progress import ExportProgress, Stage, silent
+from octavo.exporters.rtx import check_build, check_installed
 from octavo.exporters.settings import Settings
 from octavo.exporters.value import HEAD_NAME, is_head, read_calibration
 from octavo.exporters.weights import write_weights
@@ -56,6 +57,7 @@ def export_bundle(
     max_length: int | None = None,
     lora: Literal["stacked", "merged"] = "stacked",
     base: Path | None = None,
+    check_build: bool = False,
     defaults: EnsembleDefaults | None = None,
     overwrite: bool = False,
     progress: Callable[[ExportProgress], None] = silent,
@@ -68,13 +70,17 @@ def export_bundle(
     `max_length` limits the context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of
     real text to compare each model with its original on. Experts may be PEFT folders: adapters of one base are stacked
     on it, to be picked row by row, or merged into it; `base` overrides the base that they name. `value` may also be a
-    folder with a `value_head.safetensors`, a head over the experts' own last hidden state.
+    folder with a `value_head.safetensors`, a head over the experts' own last hidden state. `check_build` lets
+    TensorRT-RTX's builder try every graph for TensorRT, without a GPU.
 
     Raises ConfigError for wrong arguments, BundleError for a checkpoint that cannot be exported, MachineError for a
-    full disk, GateError when a model is not equal to its original within the precision's tolerance.
+    full disk or libraries that are not installed, GateError when a model is not equal to its original within the
+    precision's tolerance, or TensorRT does not build its graph.
     """
     if not experts:
         raise ConfigError("experts: at least one checkpoint folder is needed")
+    if check_build:
+        _buildable(targets)
     head = value if value is not None and is_head(value) else None
     settings = Settings(targets, precision, Outputs(top_k, hidden, head is not None), max_length, lora, base, route)
     progress(ExportProgress("plan", None, 0, 1))
@@ -88,10 +94,18 @@ def export_bundle(
         groups = plan(experts, None if head else value, settings, scratch, head)
         workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
         try:
-            return _Export(workshop, settings, verifier, progress, groups, head).run(name or out.name, defaults)
+            export = _Export(workshop, settings, verifier, progress, groups, head, check_build)
+            return export.run(name or out.name, defaults)
         except OctavoError:
             workshop.discard()
             raise
+
+
+def _buildable(targets: Sequence[str]) -> None:
+    """Raise where no graph could be built: before hours of export, not after."""
+    if "tensorrt" not in targets:
+        raise ConfigError(f"check_build: of the targets {', '.join(targets)} none is tensorrt")
+    check_installed()
 
 
 def _verifier(settings: Settings, text: Path | None) -> Verifier:
@@ -111,6 +125,7 @@ class _Export:
     progress: Callable[[ExportProgress], None]
     groups: list[Group]
     head: Path | None = None
+    check_build: bool = False
     graphs: list[GraphEntry] = field(default_factory=list)
     experts: list[ExpertEntry] = field(default_factory=list)
     value: ValueEntry | None = None
@@ -145,9 +160,19 @@ class _Export:
             path = self.workshop.folder / group.shared_path
             path.parent.mkdir(exist_ok=True)
             write_weights(path, group.weights, group.layout, SHARED, group.members[0].checkpoint)
-        for member in group.members:
-            self.enter(group, member, self.finish_member(group, member, models))
+        for number, member in enumerate(group.members):
+            weights = self.finish_member(group, member, models)
+            if self.check_build and number == 0:
+                entries = [self.built(entry, mine) for entry, mine in zip(entries, weights, strict=False)]
+            self.enter(group, member, weights)
         self.graphs += entries
+
+    def built(self, graph: GraphEntry, weights: Weights) -> GraphEntry:
+        """A graph for TensorRT with what its builder said of it; all models that share the graph share the verdict."""
+        if graph.lowering != "tensorrt":
+            return graph
+        self.tell("build", None, graph.name)
+        return graph.model_copy(update={"build": check_build(self.workshop.folder, graph, weights)})
 
     def finish_member(self, group: Group, member: Member, models: dict[str, bytes]) -> list[Weights]:
         """Write and verify a model, unless an interrupted export had done so."""

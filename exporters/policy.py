@@ -14,7 +14,7 @@ ONNX_DOMAINS = {"", "ai.onnx"}
 TENSORRT_OPERATORS = frozenset(
     """Add And Attention Cast Concat Cos Div Equal Gather GatherND Gelu Gemm Greater GreaterOrEqual LessOrEqual MatMul
     Mul RMSNormalization Range ReduceLogSumExp ReduceMin ReduceSum Relu Reshape RotaryEmbedding Shape Sigmoid Sin
-    Softmax Split Squeeze Sub Tanh TensorScatter TopK Transpose Unsqueeze""".split()  # noqa: SIM905
+    Softmax Split Squeeze Sub Tanh TensorScatter TopK Transpose Unsqueeze Where""".split()  # noqa: SIM905
 )
 ORT_CONTRIB = frozenset({"GroupQueryAttention", "SkipSimplifiedLayerNormalization", "MatMulNBits", "MoE"})
 
@@ -46,6 +46,8 @@ def _check_operators(proto: onnx.ModelProto, lowering: Lowering) -> None:
             raise BundleError(f"{node.name}: {node.domain}.{node.op_type} is not on the list of allowed operators")
         if lowering == "tensorrt" and node.op_type == "Attention" and (len(node.output) != 1 or len(node.input) > 4):
             raise BundleError(f"{node.name}: TensorRT takes Attention with one output and its cache outside")
+        if lowering == "tensorrt" and any(each.name == "softcap" and each.f for each in node.attribute):
+            raise BundleError(f"{node.name}: TensorRT's {node.op_type} does not cap scores")
 
 
 def _weights_as_inputs(proto: onnx.ModelProto) -> None:

@@ -55,12 +55,8 @@ class TensorrtLowering:
             for part, new in enumerate((k, self._heads(v)))
         )
         self._presents += [keys, values]
-        attended = self.net.op(
-            "Attention",
-            *(q, keys, values, self._mask(layer.window)),
-            scale=self._decoder.attention_scale,
-            softcap=self._decoder.attention_cap or 0.0,
-        )
+        attend = self._capped if self._decoder.attention_cap else self._fused
+        attended = attend(q, keys, values, self._mask(layer.window))
         flat = self.net.op("Transpose", attended, perm=[0, 2, 1, 3])
         return self.net.op("Reshape", flat, self.net.constant([0, 0, -1], "flat"))
 
@@ -85,6 +81,26 @@ class TensorrtLowering:
             shared_buffer=True,
             max_length=self._length,
         )
+
+    def _fused(self, q: ir.Value, keys: ir.Value, values: ir.Value, mask: ir.Value) -> ir.Value:
+        return self.net.op("Attention", q, keys, values, mask, scale=self._decoder.attention_scale)
+
+    def _capped(self, q: ir.Value, keys: ir.Value, values: ir.Value, mask: ir.Value) -> ir.Value:
+        """Attention with capped scores, which TensorRT's Attention has not: cap * tanh(score / cap), in fp32.
+
+        Each cached head is read by its group of heads, q being [batch, kv_heads, group, sequence, head_dim].
+        """
+        decoder, cap = self._decoder, self.net.constant(self._decoder.attention_cap or 0.0, "cap")
+        grouped = self.net.constant([0, decoder.kv_heads, decoder.heads // decoder.kv_heads, -1, decoder.head_dim], "q")
+        turned = self.net.op("Transpose", self._wide(keys, 2), perm=[0, 1, 2, 4, 3])
+        scores = self.net.op("MatMul", self.net.op("Reshape", q, grouped), turned)
+        scale = self.net.constant(decoder.attention_scale, "scale")
+        scores = self.net.op("Mul", self.net.op("Cast", scores, to=ir.DataType.FLOAT), scale)
+        scores = self.net.op("Mul", self.net.op("Tanh", self.net.op("Div", scores, cap)), cap)
+        seen = self.net.op("Where", self._wide(mask, 1), scores, self.net.constant(-1e9, "unseen"))
+        shares = self.net.op("Cast", self.net.op("Softmax", seen, axis=-1), to=self.dtype)
+        attended = self.net.op("MatMul", shares, self._wide(values, 2))
+        return self.net.op("Reshape", attended, self.net.constant([0, decoder.heads, -1, decoder.head_dim], "heads"))
 
     def _row_positions(self) -> ir.Value:
         """The position in its row of each token of the call: [batch, sequence]."""

@@ -53,6 +53,8 @@ def manifest(bundle: Manifest, folder: Path, *, as_json: bool) -> None:
         kv = f", {size(graph.kv.bytes_per_token)} of KV per token, context {graph.kv.max_length}" if graph.kv else ""
         runs_on = ", ".join(p.removesuffix("ExecutionProvider") for p in graph.providers)
         terminal.say(f"graph {graph.name}: {graph.precision}, opset {graph.opset}, for {runs_on}{kv}")
+        if built := graph.build:
+            terminal.say(f"  built by {built.library} in {built.seconds:.1f} s, {size(built.engine_bytes)}")
     state = "verified" if bundle.verified else "NOT verified: the parity check was switched off"
     terminal.say(
         f"{folder}: {len(bundle.experts)} experts, {size(bundle.total_bytes())}, {len(bundle.files)} files, {state}"

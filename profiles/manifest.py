@@ -62,6 +62,16 @@ class KVLayout(_Entry):
         return 2 * self.layers * self.kv_heads * self.head_dim * item
 
 
+class Build(_Entry):
+    """A trial build of a graph by TensorRT's builder, with the graph's own profiles; nothing was run."""
+
+    library: str
+    seconds: float = Field(ge=0)
+    engine_bytes: int = Field(ge=0)
+    passed: bool
+    error: str | None = Field(default=None, description="the first, with its node")
+
+
 class GraphEntry(_Entry):
     """One ONNX graph; every expert of the same architecture and precision runs it with weights of its own."""
 
@@ -78,6 +88,7 @@ class GraphEntry(_Entry):
     adapters: list[str] = Field(default_factory=list, description="expert of each value of the input `adapter_ids`")
     providers: list[Provider] = Field(description="what the graph is written for")
     checked: list[str] = Field(default_factory=list, description="which checks it passed, in words")
+    build: Build | None = Field(default=None, description="of a graph for TensorRT, where it was asked for")
     trt_profiles: dict[str, str] = Field(default_factory=dict, description="trt_profile_{min,opt,max}_shapes")
     trt_options: dict[str, str] = Field(default_factory=dict, description="provider options: engine and timing caches")
     trt_refit_options: dict[str, str] = Field(

@@ -27,12 +27,16 @@ def export(
     lora: Annotated[str, typer.Option(help="PEFT experts: stacked on one base, or merged into it.")] = "stacked",
     base: Annotated[Path | None, typer.Option(help="The base of PEFT experts, where not the one they name.")] = None,
     verify: Annotated[bool, typer.Option(help="Check parity; --no-verify is recorded in the manifest.")] = True,
+    check_build: Annotated[
+        bool, typer.Option("--check-build", help="Let TensorRT-RTX's builder try the graphs; needs no GPU.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Export checkpoints to ONNX: one verified bundle, proven equal to the originals.
 
-    Exits with 6, and leaves no bundle, when a model is not equal to its original within its precision's tolerance.
+    Exits with 6, and leaves no bundle, when a model is not equal to its original within its precision's tolerance, or
+    when --check-build is asked for and a graph is refused.
     """
     from octavo.exporters.export import export_bundle
 
@@ -52,6 +56,7 @@ def export(
             max_length=max_length,
             lora=show.choice("lora", lora, Literal["stacked", "merged"]),
             base=base,
+            check_build=check_build,
             overwrite=overwrite,
             progress=lambda p: watch("export", p.done / max(1, p.total), f"{p.stage} {p.model or ''}".strip()),
         )
