@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Condition
 
 from octavo.runtime.core.query import Inference
-from octavo.runtime.core.scheduler import Scheduler, Step
+from octavo.runtime.core.scheduler import Limits, Scheduler, Step
 from octavo.runtime.engine import Engine
 
 Mail = Callable[[], None]
@@ -49,6 +49,11 @@ class Lane:
     def models(self) -> Sequence[str]:
         """Whose inferences it takes."""
         return list(self.engines)
+
+    @property
+    def limits(self) -> Mapping[str, Limits]:
+        """What the batch of each model may hold."""
+        return {model: engine.limits for model, engine in self.engines.items()}
 
     def post(self, mail: Mail, *, arrival: bool = False) -> None:
         """Ask for something to be done between two steps; what new queries start comes after all else."""

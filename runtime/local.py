@@ -141,7 +141,7 @@ class Octavo:
             provider, allow_fallback, devices, threads, context, max_rows, max_step_tokens, kv_bytes, prefix_tokens
         )
         placed = place(bundle, manifest, wanted, vocabulary, contents)
-        council = Council(_ensemble(manifest, samples, min_candidates), policy_named(manifest.defaults.policy))
+        council = Council(ensemble_of(manifest, samples, min_candidates), policy_named(manifest.defaults.policy))
         lanes = [*placed.lanes, Lane(VERIFIER, {VERIFIER: VerifierEngine(contents)})]
         loop = Loop(council, lanes, contents, Recorder(keep=keep_records))
         return cls(bundle, manifest, placed, loop, vocabulary)
@@ -255,7 +255,7 @@ class Octavo:
             samples_per_expert=ensemble.samples_per_expert,
             value_model=ensemble.value_model,
             devices={lane.device: list(lane.models) for lane in lanes},
-            limits={name: limits_record(engine.limits) for lane in lanes for name, engine in lane.engines.items()},
+            limits={name: limits_record(limits) for lane in lanes for name, limits in lane.limits.items()},
             min_candidates=ensemble.min_candidates,
         )
 
@@ -402,7 +402,8 @@ def limits_record(limits: Any) -> dict[str, int | bool]:
     return {name: getattr(limits, name) for name in limits.__dataclass_fields__}
 
 
-def _ensemble(manifest: Manifest, samples: int | None, min_candidates: int) -> Ensemble:
+def ensemble_of(manifest: Manifest, samples: int | None, min_candidates: int) -> Ensemble:
+    """Who is asked, how often, and who judges; None: as the bundle says. Raises ConfigError."""
     value = manifest.value.name if manifest.value and manifest.value.weights else None
     try:
         return Ensemble(

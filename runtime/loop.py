@@ -123,6 +123,11 @@ class Loop:
         with self._lock:
             self._hear(results, self.recorder.now())
 
+    def report(self, inference: Inference, scheduled: float | None, first_token: float | None) -> None:
+        """When another process began on an inference, and when that wrote its first token, on the recorder's clock."""
+        with self._lock:
+            self.recorder.reported(inference, scheduled, first_token)
+
     def bury(self, models: Iterable[str], reason: str) -> None:
         """Whatever these models are asked for from now on is lost, until they are revived."""
         with self._lock:
