@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -80,10 +80,15 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
     devices = devices_for(choice.provider, wanted.devices, len(crews))
     threads = wanted.threads or max(1, cores() // len(devices))
     opened = {
-        names: open_model(bundle, manifest, names[0], weights[names[0]], choice.provider, device, threads)
+        names: open_model(
+            *(bundle, manifest, names[0], weights[names[0]], choice.provider, device, threads),
+            allow_fallback=wanted.allow_fallback,
+        )
         for device, theirs in deal(crews, devices).items()
         for names in theirs
     }
+    notes = [note for note in (choice.fallback, *(model.fallback for model in opened.values())) if note]
+    choice = replace(choice, fallback="; ".join(notes) or None)
     context = min([wanted.context or 1 << 30, *(model.kv.max_length for model in opened.values())])
     engine_of = Opener(manifest, wanted, vocabulary, contents, context, len(opened))
     lanes: dict[Device, dict[str, Engine]] = {device: {} for device in devices}

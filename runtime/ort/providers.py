@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from octavo.profiles.errors import ConfigError, MachineError
+from octavo.runtime.ort.assignment import RECORD, check_assignment
 from octavo.runtime.ort.identity import identity_model
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -57,6 +58,7 @@ def probe(provider: str) -> Probe:
             session = ort.InferenceSession(identity_model(1), _quiet(), providers=[provider])
             if session.get_providers()[0] != provider:
                 return Probe(provider, False, explain(provider, messages(), session.get_providers()[0]))
+            check_assignment("a copy", session, provider, lambda: identity_model(1))
             session.run(None, {"x0": np.ones(1, np.float32)})
         except Exception as error:
             return Probe(provider, False, explain(provider, f"{messages()} {error}", None))
@@ -136,6 +138,7 @@ def _installed() -> str:
 def _quiet() -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry(*RECORD)
     return options
 
 

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from octavo.profiles.errors import BundleError, ConfigError, MachineError
 from octavo.profiles.manifest import GraphEntry, KVLayout, Manifest, Weights
+from octavo.runtime.ort.assignment import RECORD, check_assignment
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT, check_session
 
 LOWERINGS = {CPU: ("ort",), CUDA: ("ort",), TENSORRT: ("tensorrt",)}
@@ -44,13 +45,14 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An open model: its session, its graph's description, and the layout of its cache."""
+    """An open model: its session, its graph's description, and what of it runs on another provider, in words."""
 
     name: str
     session: Any
     graph: GraphEntry
     provider: str
     device: Device
+    fallback: str | None = None
 
     @property
     def kv(self) -> KVLayout:
@@ -81,11 +83,20 @@ class Model:
 
 
 def open_model(
-    bundle: Path, manifest: Manifest, name: str, weights: Sequence[Weights], provider: str, device: Device, threads: int
+    bundle: Path,
+    manifest: Manifest,
+    name: str,
+    weights: Sequence[Weights],
+    provider: str,
+    device: Device,
+    threads: int,
+    *,
+    allow_fallback: bool = False,
 ) -> Model:
     """Open the graph of a model that is written for the provider.
 
-    Raises BundleError where it has none, MachineError where the session cannot be created or runs elsewhere.
+    Raises BundleError where it has none, MachineError where the session cannot be created, or where any of its nodes
+    runs elsewhere and no fallback is allowed.
     """
     graphs = {entry.graph: manifest.graph(entry.graph) for entry in weights}
     fitting = [entry for entry in weights if graphs[entry.graph].lowering in LOWERINGS[provider]]
@@ -100,7 +111,9 @@ def open_model(
     except Exception as error:  # ONNX Runtime's own kinds differ by release
         raise MachineError(f"{name}: {provider} cannot open {fitting[0].model}: {first_line(error)}") from None
     check_session(session, provider, name)
-    return Model(name, session, graph, provider, device)
+    read = (bundle / fitting[0].model).read_bytes
+    fallback = check_assignment(name, session, provider, read, allow_fallback=allow_fallback)
+    return Model(name, session, graph, provider, device, fallback)
 
 
 def session_options(threads: int) -> Any:
@@ -110,6 +123,7 @@ def session_options(threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(*RECORD)
     return options
 
 
