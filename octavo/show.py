@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from octavo.runtime.evaluate import Evaluation
     from octavo.runtime.local import Result as Answer
     from octavo.runtime.measure import Measurement
+    from octavo.runtime.ort.survey import Surveyed
     from octavo.simulator.result import Result as Simulation
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8", "int4"]
@@ -39,10 +40,11 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def manifest(bundle: Manifest, folder: Path, *, as_json: bool) -> None:
-    """A bundle's graphs and models, their parity with the originals, and what a token's KV costs."""
+def manifest(bundle: Manifest, folder: Path, surveyed: Sequence[Surveyed] = (), *, as_json: bool) -> None:
+    """A bundle's graphs and models, their parity with the originals, what a token's KV costs, what runs where."""
     if as_json:
-        print(bundle.model_dump_json(indent=2))
+        assignment = {"assignment": [graph.as_dict() for graph in surveyed]} if surveyed else {}
+        print(json.dumps(bundle.model_dump(mode="json") | assignment, indent=2))
         return
     rows = [_parity_row(expert.name, expert.model_type, w) for expert in bundle.experts for w in expert.weights]
     if value := bundle.value:
@@ -55,6 +57,11 @@ def manifest(bundle: Manifest, folder: Path, *, as_json: bool) -> None:
         terminal.say(f"graph {graph.name}: {graph.precision}, opset {graph.opset}, for {runs_on}{kv}")
         if built := graph.build:
             terminal.say(f"  built by {built.library} in {built.seconds:.1f} s, {size(built.engine_bytes)}")
+    for found in surveyed:
+        counted = ", ".join(f"{count} nodes on {provider}" for provider, count in sorted(found.nodes.items()))
+        terminal.say(f"opened {found.graph} for {found.provider}: {counted}")
+        if found.fallback:
+            terminal.say(f"  FALLBACK: {found.fallback}")
     state = "verified" if bundle.verified else "NOT verified: the parity check was switched off"
     terminal.say(
         f"{folder}: {len(bundle.experts)} experts, {size(bundle.total_bytes())}, {len(bundle.files)} files, {state}"

@@ -135,8 +135,13 @@ class Server:
         return JSONResponse({"status": "alive"})
 
     async def _ready(self, _: Request) -> Response:
-        ready = self.desk.ready
-        state = {"status": "ready" if ready else "not ready", "dead": sorted(self.desk.octavo.loop.dead)}
+        ready, octavo = self.desk.ready, self.desk.octavo
+        state = {
+            "status": "ready" if ready else "not ready",
+            "dead": sorted(octavo.loop.dead),
+            "provider": octavo.provider,
+            "fallback": octavo.placed.choice.fallback,
+        }
         return JSONResponse(state, 200 if ready else 503)
 
     async def _scrape(self, _: Request) -> Response:

@@ -14,6 +14,7 @@ from octavo.runtime.ort.assignment import Assigned, assigned, check_assignment, 
 from octavo.runtime.ort.nodes import read_nodes, shape_nodes
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT
 from octavo.runtime.ort.session import Device, Model, open_model
+from octavo.runtime.ort.survey import survey
 
 
 class Recorded:
@@ -109,3 +110,10 @@ def test_the_graph_reader_agrees_with_onnx(bundle: Path) -> None:
     ):
         assert (ours.name, ours.op_type) == (theirs.name, theirs.op_type)
         assert (list(ours.inputs), list(ours.outputs)) == (list(theirs.input), list(theirs.output))
+
+
+def test_a_survey_counts_the_nodes_of_every_graph(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    found = survey(bundle, manifest, "cpu")
+    assert [each.graph for each in found] == [graph.name for graph in manifest.graphs]
+    assert all(set(each.nodes) == {CPU} and each.nodes[CPU] > 10 and each.fallback is None for each in found)

@@ -164,7 +164,8 @@ def test_candidates_of_nan_are_dropped_and_said_to_be(serve: Any, broken: Any) -
 
 def test_a_dead_expert_costs_its_candidates_and_a_dead_ensemble_is_not_ready(serve: Any, broken: Any) -> None:
     with serve(octavo=broken) as up:
-        assert httpx.get(up.url + "/ready").json() == {"status": "ready", "dead": []}
+        state = {"status": "ready", "dead": [], "provider": "CPUExecutionProvider", "fallback": None}
+        assert httpx.get(up.url + "/ready").json() == state
         engines = {name: engine for lane in broken.loop.lanes for name, engine in lane.engines.items()}
         for name, status in {"expert-1": 200, "value": 200, "expert-0": 503}.items():
             engines[name].run = None
