@@ -42,7 +42,7 @@ class Drawing:
             attended = self.attention(index, layer, normed)
             if index == last:
                 attended, residual = self.lower.pick(attended), self.lower.pick(residual)
-            normed, residual = self.rest(f"layers.{index}", attended, residual, following)
+            normed, residual = self.rest(index, attended, residual, following)
         self.out.draw(normed, table)
 
     def embedding(self, table: ir.Value) -> ir.Value:
@@ -105,15 +105,16 @@ class Drawing:
         ratio = np.float32((self.heads.stored / self.decoder.head_dim) ** 0.5)
         return place(weight.astype(np.float32) * ratio, np.array(self.heads.turned))
 
-    def rest(self, prefix: str, attended: ir.Value, residual: ir.Value, following: str) -> tuple[ir.Value, ir.Value]:
+    def rest(self, index: int, attended: ir.Value, residual: ir.Value, following: str) -> tuple[ir.Value, ir.Value]:
         """What a layer does after attention, up to the norm that follows it: (normed, residual)."""
+        prefix = f"layers.{index}"
         mixed = self.output(f"{prefix}.self_attn.o_proj", attended)
         if not self.decoder.sandwich_norms:
             normed, residual = self.add_norm(residual, mixed, f"{prefix}.post_attention_layernorm")
-            return self.add_norm(residual, self.feed_forward(prefix, normed), following)
+            return self.add_norm(residual, self.feed_forward(index, normed), following)
         mixed = self.norm(mixed, f"{prefix}.post_attention_layernorm")
         normed, residual = self.add_norm(residual, mixed, f"{prefix}.pre_feedforward_layernorm")
-        fed = self.norm(self.feed_forward(prefix, normed), f"{prefix}.post_feedforward_layernorm")
+        fed = self.norm(self.feed_forward(index, normed), f"{prefix}.post_feedforward_layernorm")
         return self.add_norm(residual, fed, following)
 
     def output(self, prefix: str, attended: ir.Value) -> ir.Value:
@@ -124,9 +125,11 @@ class Drawing:
         matrix = Matrix(prefix, sources, inputs, hidden, self.decoder.output_bias, columns=columns)
         return self.linear(self.net, attended, matrix)
 
-    def feed_forward(self, prefix: str, x: ir.Value) -> ir.Value:
-        experts = self.decoder.experts
-        return self.gated(f"{prefix}.mlp", x) if experts is None else self.mixture(prefix, x, experts)
+    def feed_forward(self, index: int, x: ir.Value) -> ir.Value:
+        experts, prefix = self.decoder.experts, f"layers.{index}"
+        if experts is None or index in self.decoder.dense_layers:
+            return self.gated(f"{prefix}.mlp", x)
+        return self.mixture(prefix, x, experts)
 
     def gated(self, prefix: str, x: ir.Value) -> ir.Value:
         """down(activation(gate(x)) * up(x))."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from octavo.exporters.dialect import older
 from octavo.exporters.keys import Keys
 from octavo.exporters.rope import RopeContext, longest_context, rotary
 from octavo.exporters.spec import Activation, Decoder, Experts, Head, Layer
@@ -30,7 +31,7 @@ def describe(config: Mapping[str, Any], head: Head = "logits", max_length: int |
     family = config.get("model_type")
     if family not in FAMILIES:
         raise BundleError(f"config.json: model_type {family!r} is not supported; supported are {', '.join(FAMILIES)}")
-    keys = Keys(config)
+    keys = Keys(older(config))
     keys.refuse("quantization_config", None)
     decoder = FAMILIES[str(family)](keys, head)
     keys.refuse_unread()
@@ -57,14 +58,15 @@ def _decoder(keys: Keys, head: Head, windows: list[int | None] | None = None, **
     heads, count = keys.count("num_attention_heads"), keys.count("num_hidden_layers")
     head_dim = features.pop("head_dim", None) or keys.get("head_dim") or keys.count("hidden_size") // heads
     max_length = keys.count("max_position_embeddings", features.pop("max_length", 2048))
-    layers = features.pop("layers", None) or _layers(keys, head_dim, max_length, windows or [None] * count)
+    theta = features.pop("theta", 1e4)
+    layers = features.pop("layers", None) or _layers(keys, head_dim, max_length, windows or [None] * count, theta)
     return Decoder(
         family=keys.need("model_type"),
         vocab_size=keys.count("vocab_size"),
         hidden_size=keys.count("hidden_size"),
         intermediate_size=keys.count("intermediate_size"),
         heads=heads,
-        kv_heads=keys.count("num_key_value_heads", features.pop("kv_heads", heads)),
+        kv_heads=_kv_heads(keys, heads, features.pop("kv_heads", heads)),
         head_dim=head_dim,
         max_length=features.pop("context", None) or _context(keys, max_length),
         layers=layers,
@@ -84,36 +86,46 @@ def _activation(keys: Keys, key: str, default: str) -> Activation:
     return ACTIVATIONS[name]
 
 
-def _scaling(keys: Keys) -> tuple[float, dict[str, Any]]:
-    """Theta and scaling, from the keys of transformers 4 or of transformers 5."""
-    scaling = keys.get("rope_scaling") or keys.get("rope_parameters")
-    keys.get("rope_parameters")
-    if scaling is not None and not isinstance(scaling, dict):
+def _kv_heads(keys: Keys, heads: int, default: int) -> int:
+    """A config that says null means as many as there are heads, one that is silent the family's number."""
+    return keys.count("num_key_value_heads", heads if keys.has("num_key_value_heads") else default)
+
+
+def _scaling(keys: Keys) -> dict[str, Any]:
+    scaling = keys.get("rope_scaling", {})
+    if not isinstance(scaling, dict):
         raise BundleError(f"config.json: rope_scaling must be an object, got {scaling!r}")
-    scaling = dict(scaling or {})
-    theta = scaling.pop("rope_theta", None) or keys.get("rope_theta", 10000.0)
-    return float(theta), scaling
+    older_names = {"su": "longrope", "yarn": "longrope"} if keys.need("model_type") == "phi3" else {}
+    return {key: older_names.get(str(value), value) if key == "type" else value for key, value in scaling.items()}
 
 
 def _original_length(keys: Keys) -> int | None:
-    value = keys.get("original_max_position_embeddings") or _scaling(keys)[1].get("original_max_position_embeddings")
+    default = 4096 if keys.need("model_type") == "phi3" else None
+    value = keys.get("original_max_position_embeddings", default)
     return int(value) if value else None
 
 
 def _context(keys: Keys, max_length: int) -> int:
-    return longest_context(_scaling(keys)[1], max_length, _original_length(keys))
+    return longest_context(_scaling(keys), max_length, _original_length(keys))
 
 
-def _layers(keys: Keys, head_dim: int, max_length: int, windows: list[int | None]) -> tuple[Layer, ...]:
-    theta, scaling = _scaling(keys)
+def _layers(keys: Keys, head_dim: int, max_length: int, windows: list[int | None], theta: float) -> tuple[Layer, ...]:
+    if keys.need("model_type") != "phi3":
+        keys.refuse("partial_rotary_factor", 1.0)
     dims = int(head_dim * float(keys.get("partial_rotary_factor", 1.0)))
-    turn = rotary(RopeContext(theta, dims, max_length, _original_length(keys)), scaling)
+    theta = float(keys.get("rope_theta", theta))
+    turn = rotary(RopeContext(theta, dims, max_length, _original_length(keys)), _scaling(keys))
     return tuple(Layer(turn, window) for window in windows)
 
 
+def _window(keys: Keys, default: int | None) -> int | None:
+    """A config that says null means no window, one that is silent the family's."""
+    silent = keys.get("sliding_window") is None
+    return (None if keys.has("sliding_window") else default) if silent else keys.count("sliding_window")
+
+
 def _every_layer(keys: Keys, default: int | None) -> list[int | None]:
-    window = keys.get("sliding_window") if keys.has("sliding_window") else default
-    return [window] * keys.count("num_hidden_layers")
+    return [_window(keys, default)] * keys.count("num_hidden_layers")
 
 
 def _by_type(keys: Keys, sliding: Callable[[int], bool], window: int | None) -> list[int | None]:
@@ -127,7 +139,6 @@ def _by_type(keys: Keys, sliding: Callable[[int], bool], window: int | None) -> 
 
 def _llama(keys: Keys, head: Head) -> Decoder:
     bias = bool(keys.get("attention_bias", False))
-    keys.refuse("partial_rotary_factor", 1.0)
     return _decoder(
         keys, head, qkv_bias=bias, output_bias=bias, mlp_bias=bool(keys.get("mlp_bias", False)), max_length=2048
     )
@@ -149,12 +160,12 @@ def _mixtral(keys: Keys, head: Head) -> Decoder:
     )
     keys.get("router_jitter_noise")
     return _decoder(
-        keys, head, _every_layer(keys, None), kv_heads=8, experts=experts, epsilon=1e-5, max_length=4096 * 32
+        keys, head, _every_layer(keys, None), kv_heads=8, experts=experts, epsilon=1e-5, theta=1e6, max_length=4096 * 32
     )
 
 
 def _qwen_windows(keys: Keys) -> list[int | None]:
-    window = keys.get("sliding_window", 4096)
+    window = _window(keys, 4096)
     first = keys.get("max_window_layers", 28)
     used = bool(keys.get("use_sliding_window", False))
     return _by_type(keys, lambda layer: used and layer >= first, window if used else None)
@@ -179,9 +190,14 @@ def _qwen3(keys: Keys, head: Head) -> Decoder:
     )
 
 
+def _dense_layers(keys: Keys) -> frozenset[int]:
+    """Layers whose feed-forward is a plain one."""
+    count, step = keys.count("num_hidden_layers"), keys.count("decoder_sparse_step", 1)
+    only = keys.get("mlp_only_layers", [])
+    return frozenset(layer for layer in range(count) if layer in only or (layer + 1) % step)
+
+
 def _qwen3_moe(keys: Keys, head: Head) -> Decoder:
-    keys.refuse("decoder_sparse_step", 1)
-    keys.refuse("mlp_only_layers", [])
     experts = Experts(
         count=keys.count("num_experts", 128),
         chosen=keys.count("num_experts_per_tok", 8),
@@ -192,7 +208,7 @@ def _qwen3_moe(keys: Keys, head: Head) -> Decoder:
     )
     bias = bool(keys.get("attention_bias", False))
     used = bool(keys.get("use_sliding_window", False))
-    window = keys.get("sliding_window", 4096) if used else None
+    window = _window(keys, 4096) if used else None
     keys.get("max_window_layers")
     return _decoder(
         keys,
@@ -202,6 +218,7 @@ def _qwen3_moe(keys: Keys, head: Head) -> Decoder:
         output_bias=bias,
         qk_norm=True,
         experts=experts,
+        dense_layers=_dense_layers(keys),
         kv_heads=4,
         max_length=32768,
     )
@@ -246,7 +263,7 @@ def _gemma3(keys: Keys, head: Head) -> Decoder:
     keys.refuse("use_bidirectional_attention", False)
     keys.refuse("attn_logit_softcapping", None)  # transformers 4.57 reads it and does not apply it
     keys.get("hidden_act")
-    pattern = keys.count("sliding_window_pattern", keys.get("_sliding_window_pattern", 6))
+    pattern = keys.count("sliding_window_pattern", 6)
     windows = _by_type(keys, lambda layer: bool((layer + 1) % pattern), keys.get("sliding_window", 4096))
     features = _gemma_features(keys) | {"max_length": 131072}
     return _decoder(
@@ -266,12 +283,10 @@ def _gemma3(keys: Keys, head: Head) -> Decoder:
 def _gemma3_layers(keys: Keys, head_dim: int, windows: list[int | None]) -> tuple[Layer, ...]:
     """Sliding layers turn at the local base frequency, unscaled; full layers at `rope_theta`, scaled."""
     length = keys.count("max_position_embeddings", 131072)
-    parameters = keys.get("rope_parameters", {})
-    everywhere = dict(parameters.get("full_attention") or keys.get("rope_scaling", {}))
-    theta = everywhere.pop("rope_theta", None) or keys.get("rope_theta", 1e6)
-    local = (parameters.get("sliding_attention") or {}).get("rope_theta") or keys.get("rope_local_base_freq", 1e4)
-    full = rotary(RopeContext(float(theta), head_dim, length), everywhere)
-    near = rotary(RopeContext(float(local), head_dim, length), None)
+    theta, local = float(keys.get("rope_theta", 1e6)), float(keys.get("rope_local_base_freq", 1e4))
+    keys.refuse("partial_rotary_factor", 1.0)
+    full = rotary(RopeContext(theta, head_dim, length, _original_length(keys)), _scaling(keys))
+    near = rotary(RopeContext(local, head_dim, length), None)
     return tuple(Layer(full if window is None else near, window) for window in windows)
 
 

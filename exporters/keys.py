@@ -60,7 +60,9 @@ class Keys:
 
     def refuse_unread(self) -> None:
         unread = set(self._config) - self._read - NEUTRAL
-        strange = sorted(key for key in unread if not key.startswith("_") and self._config[key] not in (None, False))
+        strange = sorted(
+            key for key in unread if not key.startswith("_") and self._config[key] not in (None, False, {}, [])
+        )
         if strange:
             names = ", ".join(f"{key}={str(self._config[key])[:40]}" for key in strange)
             raise BundleError(f"config.json: {names}: not understood by the native route, so the graph might be wrong")

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.utils.logging import disable_progress_bar
 
-from octavo.exporters.checkpoint import Array
+from octavo.exporters.checkpoint import Array, read_json
+from octavo.exporters.dialect import older
 from octavo.exporters.spec import Head
+from octavo.profiles.errors import BundleError
 
 SMALL = 50_000_000  # parameters; below it, threads cost more than they bring
 
@@ -63,17 +66,44 @@ class Reference:
         return ids[0, len(prompt) :].numpy(), np.array(leads)
 
 
+def _config(folder: Path) -> Any:
+    """A checkpoint's config; where transformers 5 wrote it, as transformers 4 has to read it."""
+    stored = read_json(folder / "config.json")
+    translated = older(stored)
+    if translated == stored:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    else:
+        scaling = translated.pop("rope_scaling", None)
+        config = AutoConfig.for_model(**translated)
+        config.rope_scaling = scaling  # set here, since the constructors refuse factors that the forward pass takes
+    if getattr(config, "head_dim", 0) is None:
+        config.head_dim = config.hidden_size // config.num_attention_heads  # some scalings multiply by it unasked
+    return config
+
+
+def _load(folder: Path, head: Head, adapter: Path | None) -> Any:
+    loader = AutoModelForCausalLM if head == "logits" else AutoModelForSequenceClassification
+    options = {"dtype": torch.float32, "attn_implementation": "eager", "local_files_only": True}
+    try:
+        model = loader.from_pretrained(folder, config=_config(folder), use_safetensors=True, **options)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise BundleError(f"{folder}: transformers cannot load it to compare with: {reason[0]}") from error
+    if adapter is None:
+        return model
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+
+
 @contextmanager
 def open_reference(folder: Path, head: Head, base: Path | None = None) -> Iterator[Reference]:
-    """Load the original in fp32, for as long as the block lasts; with `base`, `folder` is a PEFT adapter of it."""
-    loader = AutoModelForCausalLM if head == "logits" else AutoModelForSequenceClassification
-    model = loader.from_pretrained(
-        base or folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, use_safetensors=True
-    )
-    if base is not None:
-        from peft import PeftModel
+    """Load the original in fp32, for as long as the block lasts; with `base`, `folder` is a PEFT adapter of it.
 
-        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    Raises BundleError when transformers cannot load it.
+    """
+    disable_progress_bar()  # of loading shards; an export tells its own progress
+    model = _load(base or folder, head, folder if base else None)
     threads, reference = torch.get_num_threads(), Reference(model, head)
     if model.num_parameters() < SMALL:
         torch.set_num_threads(1)

@@ -34,8 +34,10 @@ class RopeContext:
 def rotary(context: RopeContext, scaling: Mapping[str, Any] | None) -> Rotary:
     """The rotary embedding of a config's `rope_scaling`. Raises BundleError for a kind or a key that is not known."""
     scaling = dict(scaling or {})
-    kind = str(scaling.pop("rope_type", None) or scaling.get("type") or "default")
-    scaling.pop("type", None)
+    names = {str(name) for key in ("rope_type", "type") if (name := scaling.pop(key, None))} or {"default"}
+    if len(names) > 1:
+        raise BundleError(f"rope_scaling: rope_type and type differ: {', '.join(sorted(names))}")
+    kind = names.pop()
     if kind not in SCALINGS:
         raise BundleError(f"rope_scaling: type {kind!r} is not supported; supported are {', '.join(SCALINGS)}")
     rule, known = SCALINGS[kind]

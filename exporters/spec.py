@@ -49,6 +49,7 @@ class Decoder:
 
     Sizes are in elements, `max_length` in tokens. `norm_offset` is added to every norm's weight (Gemma: 1).
     `*_cap` is the c of c * tanh(x / c). The fused flags speak of the checkpoint's tensors, not of the graph.
+    Where there are `experts`, `dense_layers` are the indices of the layers without.
     """
 
     family: str
@@ -75,5 +76,6 @@ class Decoder:
     attention_cap: float | None = None
     logit_cap: float | None = None
     experts: Experts | None = None
+    dense_layers: frozenset[int] = frozenset()
     fused_qkv: bool = False
     fused_gate_up: bool = False
