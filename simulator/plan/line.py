@@ -14,9 +14,10 @@ from octavo.simulator.estimate import tidy
 from octavo.simulator.plan.bracket import Bracket, Brackets
 from octavo.simulator.plan.cost import HOURS_PER_MONTH
 from octavo.simulator.plan.demand import demand
+from octavo.simulator.plan.lab import Lab, deciding
 from octavo.simulator.plan.search import Search
 from octavo.simulator.plan.space import Space, furnished, shapes
-from octavo.simulator.plan.trials import Evaluation, Lab, Pool
+from octavo.simulator.plan.trials import Evaluation, Pool
 
 SHOWN = (
     "accuracy",
@@ -53,6 +54,7 @@ class Line:
     best: Evaluation | None
     space: Space
     points: list[Evaluation] = field(default_factory=list)
+    _rough: Lab | None = None
 
     def __post_init__(self) -> None:
         self.points = sorted(self.lab.everything(), key=lambda each: (each.usd_per_hour, each.point.key))
@@ -82,9 +84,19 @@ class Line:
         kept = {name: facts for name, facts in applied.hardware.items() if name in used}
         return vary(applied.model_copy(update={"hardware": kept, "baselines": ()}), {})
 
+    def rough(self) -> Lab:
+        """For questions about the neighbours of the plan."""
+        assert self.best is not None
+        if self._rough is None:
+            self._rough = self.lab.rough(self.best)
+        return self._rough
+
     def cheapest(self, targets: Targets) -> Evaluation | None:
-        """The cheapest fleet under other targets; what was simulated before is not simulated again."""
-        return Search(self.lab, targets, self.brackets, most_devices=self.space.most_devices).run()
+        """The cheapest fleet under other targets, by sketches and what was simulated before."""
+        lab = self.rough().on(self.scenario.model_copy(update={"targets": targets}))
+        return Search(
+            lab, targets, self.brackets, most_devices=self.space.most_devices, settles=False, thorough=False
+        ).run()
 
     def why(self) -> str:
         """What stands against every fleet."""
@@ -116,13 +128,14 @@ def planned_line(
     seeds: tuple[int, ...],
     queries: int | None,
     progress: Callable[[float], None] = lambda share: None,
+    thorough: bool = True,
 ) -> Line:
-    """Search the space for one scenario."""
+    """Search the space for one scenario. What is only compared with need not be looked at twice."""
     full = furnished(scenario, space)
     asked = Brackets(full, demand(full, seeds[0]), space.most_devices)
     found = [asked.of(shape) for shape in shapes(full, space)]
-    lab = Lab(full, pool, seeds, queries)
-    best = Search(lab, full.targets, found, progress, space.most_devices).run()
+    lab = Lab(full, pool, seeds, queries or deciding(full))
+    best = Search(lab, full.targets, found, progress, space.most_devices, thorough=thorough).run()
     return Line(name, full, lab, found, best, space)
 
 

@@ -9,11 +9,12 @@ from functools import partial
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.load import baselines, override, vary
 from octavo.profiles.scenario import Scenario
+from octavo.simulator.plan.lab import Lab
 from octavo.simulator.plan.line import Infeasible, Line, planned_line, words
 from octavo.simulator.plan.result import Plan, Relaxation, WhatIf
 from octavo.simulator.plan.space import Space
 from octavo.simulator.plan.traffic import scaled, slowed
-from octavo.simulator.plan.trials import Evaluation, Lab, Pool
+from octavo.simulator.plan.trials import Evaluation, Pool
 from octavo.simulator.supported import check
 
 Progress = Callable[[str, float], None]
@@ -40,10 +41,10 @@ def plan(
     space, chosen_seeds = space or Space(), tuple(scenario.seeds if seeds is None else seeds)
     with Pool(jobs) as pool:
 
-        def search(name: str, wanted: Scenario) -> Line:
-            return planned_line(name, wanted, space, pool, chosen_seeds, queries, partial(progress, name))
+        def search(name: str, wanted: Scenario, thorough: bool = False) -> Line:
+            return planned_line(name, wanted, space, pool, chosen_seeds, queries, partial(progress, name), thorough)
 
-        own = search(scenario.name, scenario)
+        own = search(scenario.name, scenario, True)
         beside = tuple(search(name, each) for name, each in _variants(scenario, space))
         chosen = _chosen(own, beside, space)
         if chosen is None:
@@ -84,7 +85,7 @@ def _headroom(line: Line) -> float | None:
         more = scaled(line.scenario, factor)
         if more is None:
             return None
-        if not replace(line.lab, scenario=more, short={}, full={}).judge(line.best.point).meets(more.targets):
+        if not line.rough().on(more).judge(line.best.point).meets(more.targets):
             break
         carried = factor
     return carried
@@ -103,7 +104,7 @@ def _band(line: Line) -> tuple[float | None, float | None]:
 def _recounted(line: Line, other: Scenario) -> float | None:
     """The cheapest count of the chosen shape for other traffic, by short runs."""
     assert line.best is not None
-    lab = replace(line.lab, scenario=other, short={}, full={})
+    lab = line.rough().on(other)
     same = [each for each in line.brackets if each.shape == line.best.point.shape]
     return _cheapest_short(lab, line.best, same[0].high)
 
@@ -135,12 +136,20 @@ def _relaxations(line: Line) -> Iterator[Relaxation]:
     assert line.best is not None
     targets = line.scenario.targets
     for name, wanted in targets:
-        if wanted is None:
+        if wanted is None or not _stands_in_the_way(line, name):
             continue
         without = line.cheapest(targets.model_copy(update={name: None}))
         if without is not None and (saved := line.best.usd_per_hour - without.usd_per_hour) > 1e-9:
             reached = without[name] if name in without.metrics else None
             yield Relaxation(name, wanted, reached, without.usd_per_hour, saved)
+
+
+def _stands_in_the_way(line: Line, target: str) -> bool:
+    """Whether a cheaper fleet keeps up and misses nothing but this target, or nobody has looked for one."""
+    assert line.best is not None
+    cheaper = [each for each in line.points if each.usd_per_hour < line.best.usd_per_hour and not each.refused]
+    misses = [[miss.target for miss in each.missed(line.scenario.targets)] for each in cheaper if not each.overloaded]
+    return not cheaper or [target] in misses
 
 
 def _supposed(scenario: Scenario, text: str, search: Callable[[str, Scenario], Line]) -> WhatIf:

@@ -11,8 +11,9 @@ from octavo.profiles.fleet import Placement
 from octavo.profiles.scenario import Targets
 from octavo.simulator.plan.bracket import Bracket
 from octavo.simulator.plan.cost import usd_per_hour
+from octavo.simulator.plan.lab import Lab
 from octavo.simulator.plan.space import Point
-from octavo.simulator.plan.trials import Evaluation, Lab
+from octavo.simulator.plan.trials import Evaluation
 
 COUNTS = 64
 """Numbers of replicas that are tried of a placement, evenly spaced where there are more."""
@@ -24,13 +25,19 @@ GALLOP = 1.25
 
 @dataclass
 class Search:
-    """More replicas never miss a target that fewer meet; so a point that fails settles all that are smaller."""
+    """More replicas never miss a target that fewer meet; so a point that fails settles all that are smaller.
+
+    Without `settles` nothing is simulated that can be sketched; without `thorough` cheaper fleets that fail narrowly in
+    a sketch stay failed.
+    """
 
     lab: Lab
     targets: Targets
     brackets: Sequence[Bracket]
     progress: Callable[[float], None] = lambda share: None
     most_devices: int = 512
+    settles: bool = True
+    thorough: bool = True
     best: Evaluation | None = None
     costs: dict[Point, float] = field(default_factory=dict)
 
@@ -40,12 +47,16 @@ class Search:
         order = sorted(open_, key=lambda each: (self._cost(each.start), each.shape.key))
         while True:
             self._sweep(order)
-            if self.best and not self._meets(self.lab.confirm(self.best.point)):
+            if self.best and not self._meets(self.lab.refine(self.best.point)):
                 continue
-            if not self._second_look():
+            if not self.settles:
+                return self.best
+            if self.best and not self._meets(self.lab.confirm(self.best.point, self.targets)):
+                continue
+            if not self.thorough or not self._second_look():
                 break
         self.progress(1.0)
-        return None if self.best is None else self.lab.confirm(self.best.point)
+        return None if self.best is None else self.lab.confirm(self.best.point, self.targets)
 
     def _sweep(self, order: Sequence[Bracket]) -> None:
         """The cheapest by what is known so far, short runs included."""
@@ -68,7 +79,7 @@ class Search:
             if not doubtful:
                 return False
             point = max(doubtful, key=lambda each: (each.usd_per_hour, each.point.key)).point
-            if self._meets(self.lab.confirm(point)):
+            if self._meets(self.lab.confirm(point, self.targets)):
                 return True
             failed.append(point)
 
@@ -86,6 +97,8 @@ class Search:
                 if self.best is None or found.usd_per_hour < self.best.usd_per_hour:
                     self.best = found
                 left = [other for other in left if not _covers(other, point)]
+            elif self.lab.is_doubtful(found, self.targets):
+                left.remove(point)
             else:
                 left = [other for other in left if not _covers(point, other)]
             probe = self._next(left, point) if left else None

@@ -1,4 +1,4 @@
-"""Simulated points: every one is kept, each seed a task for the process pool, short runs before long ones."""
+"""Simulated points: what a seed's run left behind, what several come to, and the processes that run them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from math import inf
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Scenario, Targets
 from octavo.simulator.estimate import Estimate
-from octavo.simulator.metrics import Sample, estimates
-from octavo.simulator.plan.cost import usd_per_hour
+from octavo.simulator.metrics import Sample
 from octavo.simulator.plan.space import Point
 from octavo.simulator.run import run
 
 AT_LEAST = ("goodput", "availability", "accuracy")
-CLEAR = 0.25
-"""A short run that misses no target by more than this share may be wrong."""
-SHORT = 300
-"""Queries of a short run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +82,7 @@ class Evaluation:
     label: str = ""
     band: float = 0.0
     refused: str | None = None
+    sketched: bool = False
 
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric].value
@@ -98,9 +93,22 @@ class Evaluation:
         for name, wanted in targets:
             if wanted is not None:
                 reached = self.metrics[name].value if name in self.metrics else None
+                if reached is None and self.sketched:
+                    continue
                 if reached is None or badness(name, wanted, reached) > 1:
                     found.append(Miss(name, wanted, reached))
         return tuple(sorted(found, key=lambda miss: -miss.ratio))
+
+    def clearly_misses(self, targets: Targets) -> bool:
+        """Whether a target is missed even at the better end of its interval; an overload is always clear."""
+        if self.refused or self.overloaded:
+            return True
+        return any(self._clear(miss) for miss in self.missed(targets))
+
+    def _clear(self, miss: Miss) -> bool:
+        found = self.metrics.get(miss.target)
+        end = (found.high if miss.target in AT_LEAST else found.low) if found else None
+        return end is not None and badness(miss.target, miss.wanted, end) > 1
 
     def meets(self, targets: Targets) -> bool:
         return not self.refused and not self.overloaded and not self.missed(targets)
@@ -109,7 +117,7 @@ class Evaluation:
         """The largest badness over the targets."""
         if self.refused or self.overloaded:
             return float("inf")
-        have = [(name, wanted) for name, wanted in targets if wanted is not None]
+        have = [(n, wanted) for n, wanted in targets if wanted is not None and (n in self.metrics or not self.sketched)]
         ratios = [badness(n, w, self.metrics[n].value) if n in self.metrics else float("inf") for n, w in have]
         return max(ratios, default=0.0)
 
@@ -136,70 +144,3 @@ class Pool(AbstractContextManager["Pool"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._executor:
             self._executor.shutdown(cancel_futures=True)
-
-
-@dataclass
-class Lab:
-    """Simulates points of one scenario on common random numbers, and remembers every one."""
-
-    scenario: Scenario
-    pool: Pool
-    seeds: tuple[int, ...]
-    queries: int | None = None
-    short: dict[Point, Evaluation] = field(default_factory=dict)
-    full: dict[Point, Evaluation] = field(default_factory=dict)
-
-    def known(self, point: Point) -> Evaluation | None:
-        return self.full.get(point) or self.short.get(point)
-
-    def everything(self) -> list[Evaluation]:
-        """The best that is known of every point that was simulated."""
-        return [*self.full.values(), *(found for point, found in self.short.items() if point not in self.full)]
-
-    def judge(self, point: Point) -> Evaluation:
-        """What is known of the point, at least from a short run."""
-        if known := self.known(point):
-            return known
-        if not self._shortens:
-            return self.confirm(point)
-        self.short[point] = self._evaluate(point, self.seeds[:1], round(min(SHORT, self._length)))
-        return self.short[point]
-
-    def doubtful(self, targets: Targets) -> list[Evaluation]:
-        """Short runs that miss a target by so little that a long one may not."""
-        return [
-            found
-            for point, found in self.short.items()
-            if point not in self.full and 1 < found.worst(targets) < 1 + CLEAR
-        ]
-
-    def confirm(self, point: Point) -> Evaluation:
-        """All seeds, at full length."""
-        if point not in self.full:
-            self.full[point] = self._evaluate(point, self.seeds, self.queries)
-        return self.full[point]
-
-    @property
-    def _shortens(self) -> bool:
-        """Whether a short run says something of the long one: traffic must be stationary, and the long one longer."""
-        stationary = self.scenario.workload.arrivals.kind in ("poisson", "gamma", "weibull", "closed_loop")
-        return stationary and (len(self.seeds) > 1 or self._length > SHORT)
-
-    @property
-    def _length(self) -> float:
-        return self.queries or self.scenario.workload.queries or inf
-
-    def _evaluate(self, point: Point, seeds: tuple[int, ...], queries: int | None) -> Evaluation:
-        applied = point.applied(self.scenario)
-        if queries:
-            workload = applied.workload.model_copy(update={"queries": queries, "duration": None})
-            applied = applied.model_copy(update={"workload": workload})
-        trials = list(self.pool.map([(applied, seed) for seed in seeds]))
-        samples = [one.sample for one in trials if one.sample is not None]
-        if len(samples) < len(trials):
-            refused = next(one.refused for one in trials if one.refused)
-            return Evaluation(point, {}, usd_per_hour(applied), None, queries, seeds, refused=refused)
-        metrics = estimates(samples)
-        paid = usd_per_hour(applied, {name: estimate.value for name, estimate in metrics.items()})
-        overloaded = next((one.overloaded for one in trials if one.overloaded), None)
-        return Evaluation(point, metrics, paid, overloaded, queries, seeds, trials[0].label, trials[0].band)

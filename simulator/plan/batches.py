@@ -1,0 +1,204 @@
+"""A light copy of continuous batching for the planner's sketches: counters instead of jobs, no preemption, no blocks.
+
+It knows every answer's length beforehand, and prompts join whole batches by the same latency model as the simulator;
+what it leaves out is why a sketch only says where to look, and the simulator decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf, sqrt
+
+from octavo.runtime.core.scheduler import Chunk, Prompt
+from octavo.simulator.latency.model import LatencyModel
+
+
+@dataclass(slots=True)
+class Asked:
+    """Candidates of one query that share a prompt: tokens to compute, tokens found computed, answers and whose."""
+
+    query: int
+    tokens: int
+    found: int
+    answers: tuple[int, ...]
+    columns: tuple[int, ...]
+    done: int = 0
+    open: int = 0
+
+
+@dataclass(slots=True)
+class Limits:
+    """Rows of a batch, tokens of a step, tokens of keys and values."""
+
+    rows: int
+    step_tokens: int
+    memory: float
+
+
+Ended = tuple[float, int, int]
+"""When, which query, which column."""
+
+
+class Lane:
+    """The batch of one model. `ended` are whole answers (or read prompts, of a judge), `first` the first tokens."""
+
+    __slots__ = ("context", "ended", "finishing", "first", "held", "latency", "limits", "load", "queue", "rows", "step")
+
+    def __init__(self, latency: LatencyModel, limits: Limits) -> None:
+        self.latency, self.limits = latency, limits
+        self.queue: deque[Asked] = deque()
+        self.finishing: list[tuple[int, int, int, Asked, int]] = []
+        self.rows = self.step = self.context = 0
+        self.held = 0.0
+        self.load = 0  # prompt tokens to read, and one per candidate: what a router knows
+        self.ended: list[Ended] = []
+        self.first: list[Ended] = []
+
+    def add(self, asked: Asked) -> None:
+        self.queue.append(asked)
+        self.load += asked.found + asked.tokens + len(asked.answers)
+
+    @property
+    def prefills(self) -> bool:
+        """Whether the next step reads a prompt: its rows and tokens must fit. A lone prompt always fits."""
+        if not self.queue:
+            return False
+        head, limits = self.queue[0], self.limits
+        if head.done or not self.rows:
+            return True
+        rows = self.rows + max(1, len(head.answers))
+        return rows <= limits.rows and self.held + head.found + head.tokens <= limits.memory
+
+    def mixed(self, now: float) -> float:
+        """A step that reads prompts beside the rows; returns when it ends."""
+        limits, rows = self.limits, self.rows
+        budget, taken = limits.step_tokens - rows, rows
+        chunks: list[Chunk] = []
+        whole: list[Asked] = []
+        held = self.held
+        while self.queue and budget > 0:
+            head = self.queue[0]
+            if not head.done:
+                taken += max(1, len(head.answers))
+                held += head.found + head.tokens
+                if chunks and (taken > limits.rows or held > limits.memory):
+                    break
+            tokens = min(budget, head.tokens - head.done)
+            start = head.found + head.done
+            chunks.append(Chunk(Prompt(0, head.found + head.tokens, ()), start, tokens))
+            if not head.done:
+                self.held += head.found + head.tokens
+            head.done += tokens
+            budget -= tokens
+            if head.done < head.tokens:
+                break
+            self.load -= head.found + head.tokens
+            whole.append(self.queue.popleft())
+        end = now + self.latency.mixed(rows, self.context, chunks)
+        self.forward(1, end)
+        for asked in whole:
+            self._join(asked, end)
+        return end
+
+    def _join(self, asked: Asked, now: float) -> None:
+        """A prompt is read: its first tokens are there; a judge has its score."""
+        length = asked.found + asked.tokens
+        if not asked.answers:
+            self.held -= length
+            self.ended.append((now, asked.query, asked.columns[0]))
+            return
+        asked.open = len(asked.answers)
+        for new, column in zip(asked.answers, asked.columns, strict=True):
+            self.first.append((now, asked.query, column))
+            if new <= 1:
+                self._leave(asked, now, column)
+                continue
+            self.rows += 1
+            self.context += length + 1
+            self.held += 1
+            heappush(self.finishing, (self.step + new - 1, asked.query, column, asked, new))
+
+    def _leave(self, asked: Asked, now: float, column: int) -> None:
+        asked.open -= 1
+        self.load -= 1
+        if not asked.open:
+            self.held -= asked.found + asked.tokens
+        self.ended.append((now, asked.query, column))
+
+    def forward(self, steps: int, now: float) -> None:
+        """The rows have written so many tokens each; those whose answer is whole leave."""
+        self.step += steps
+        self.context += steps * self.rows
+        self.held += steps * self.rows
+        while self.finishing and self.finishing[0][0] <= self.step:
+            _, _, column, asked, new = heappop(self.finishing)
+            self.rows -= 1
+            self.context -= asked.found + asked.tokens + new
+            self.held -= new
+            self._leave(asked, now, column)
+
+
+class Engine:
+    """The lanes of one replica, which take turns. `judged` is told of answers as soon as they are whole."""
+
+    def __init__(self, lanes: Sequence[Lane], judged: Callable[[Ended], None] | None = None) -> None:
+        self.lanes = lanes
+        self.judged = judged
+        self.now = self.busy = 0.0
+        self._heard = [0] * len(lanes)
+
+    def until(self, time: float) -> None:
+        """Go on to the first end of a step at or after this time, or to the time where there is nothing to do."""
+        while self.now < time:
+            active = [lane for lane in self.lanes if lane.rows or lane.queue]
+            if not active:
+                self.now = time
+                return
+            began = self.now
+            if any(lane.prefills for lane in active):
+                for lane in active:
+                    self._one(lane)
+            else:
+                self._many(active, time)
+            self.busy += self.now - began
+            if self.judged:
+                self._tell(self.judged)
+
+    def _tell(self, judged: Callable[[Ended], None]) -> None:
+        """Of what has ended since, but for the last lane's, which is the judge's."""
+        for number, lane in enumerate(self.lanes[:-1]):
+            while self._heard[number] < len(lane.ended):
+                judged(lane.ended[self._heard[number]])
+                self._heard[number] += 1
+
+    def _one(self, lane: Lane) -> None:
+        if lane.prefills:
+            self.now = lane.mixed(self.now)
+        elif lane.rows:
+            self.now += lane.latency.decode(lane.rows, lane.context).seconds
+            lane.forward(1, self.now)
+
+    def _many(self, active: Sequence[Lane], time: float) -> None:
+        """Decode until the first answer is whole, or until the step in which the time comes."""
+        steps, seconds, growth = 1 << 30, 0.0, 0.0
+        for lane in active:
+            line = lane.latency.decode(lane.rows, lane.context)
+            seconds += line.seconds
+            growth += line.slope * lane.rows
+            steps = min(steps, lane.finishing[0][0] - lane.step)
+        whole = steps * seconds + growth * steps * (steps - 1) / 2
+        if whole > time - self.now and time < inf:
+            half = growth / 2
+            linear = seconds - half
+            left = time - self.now
+            root = (
+                left / seconds if half * left < 1e-12 else (sqrt(linear * linear + 4 * half * left) - linear) / growth
+            )
+            steps = min(steps, max(1, int(root) + 1))
+            whole = steps * seconds + growth * steps * (steps - 1) / 2
+        self.now += whole
+        for lane in active:
+            lane.forward(steps, self.now)

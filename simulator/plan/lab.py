@@ -1,0 +1,215 @@
+"""Judges points, and keeps every one: by a sketch or a short run first, by all seeds where it matters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import inf
+
+from octavo.profiles.scenario import Scenario, Targets
+from octavo.simulator.estimate import Estimate, over_seeds
+from octavo.simulator.metrics import estimates
+from octavo.simulator.plan.cost import usd_per_hour
+from octavo.simulator.plan.sketch import Sketcher, is_sketchable
+from octavo.simulator.plan.space import Point, Shape
+from octavo.simulator.plan.trials import Evaluation, Pool, Trial
+
+CLEAR = 0.15
+"""A sketch or a short run that misses no target by more than this share may be wrong."""
+CLEARER = 0.025
+"""The same of a sketch on the very queries of the runs that decide."""
+COARSE = 0.7
+"""Length of the first sketch, as a share of what a steady state takes."""
+SHORT = 300
+"""Queries of a short run, and of a sketch, at least."""
+SPANS = 8
+"""A run lasts at least so many times the longest latency that a target allows: it must come to a steady state."""
+DECIDING = 400
+"""Queries per seed of the runs that decide, at least, where nothing else is asked for."""
+STATIONARY = ("poisson", "gamma", "weibull", "closed_loop")
+
+
+@dataclass
+class Lab:
+    """Judges points of one scenario on common random numbers, and remembers every one."""
+
+    scenario: Scenario
+    pool: Pool
+    seeds: tuple[int, ...]
+    queries: int | None = None
+    short: dict[Point, Evaluation] = field(default_factory=dict)
+    full: dict[Point, Evaluation] = field(default_factory=dict)
+    corrections: dict[Shape, dict[str, float]] = field(default_factory=dict)
+    common: dict[str, float] = field(default_factory=dict)
+    _sketchers: dict[tuple[int, int | None], Sketcher] = field(default_factory=dict)
+    _trials: dict[tuple[Point, int, int | None], Trial] = field(default_factory=dict)
+
+    def on(self, scenario: Scenario) -> Lab:
+        """The same laboratory for other traffic or targets; what corrects its sketches is kept."""
+        return Lab(scenario, self.pool, self.seeds, self.queries, corrections=self.corrections, common=self.common)
+
+    def known(self, point: Point) -> Evaluation | None:
+        """The best that is known; a sketch as corrected by what simulations of its shape came to."""
+        if found := self.full.get(point):
+            return found
+        found = self.short.get(point)
+        factors = self.corrections.get(point.shape, self.common)
+        if not (found and factors and self._is_fine(found)):
+            return found
+        return replace(found, metrics={n: Estimate(e.value * factors.get(n, 1.0)) for n, e in found.metrics.items()})
+
+    def everything(self) -> list[Evaluation]:
+        """The best that is known of every point that was judged."""
+        return [
+            *self.full.values(),
+            *(self.known(point) or e for point, e in self.short.items() if point not in self.full),
+        ]
+
+    def judge(self, point: Point) -> Evaluation:
+        """What is known of the point, at least from a sketch or a short run."""
+        if known := self.known(point):
+            return known
+        found = self._sketched(point)
+        if found is None and not self._shortens:
+            return self.confirm(point)
+        self.short[point] = found or self._evaluate(point, self.seeds[:1], round(min(self._steady, self.length)))
+        return self.known(point) or self.short[point]
+
+    def _sketched(self, point: Point) -> Evaluation | None:
+        """On few queries; on those of the runs that decide, where that comes close to a target. None: there is none."""
+        if len(self.seeds) > 1:
+            coarse = self._sketch(point, self.seeds[:1], round(min(COARSE * self._steady, self.length)))
+            if coarse is None or abs(coarse.worst(self.scenario.targets) - 1) > CLEAR:
+                return coarse
+        return self._sketch(point, self.seeds, self.queries)
+
+    def refine(self, point: Point) -> Evaluation:
+        """As known, but a sketch is one on the queries of the runs that decide."""
+        known = self.judge(point)
+        if not known.sketched or self._is_fine(known):
+            return known
+        finer = self._sketch(point, self.seeds, self.queries)
+        if finer:
+            self.short[point] = finer
+        return self.known(point) or known
+
+    def rough(self, at: Evaluation) -> Lab:
+        """One seed and few queries, corrected by what the simulation of a point came to: for its neighbours."""
+        lab = Lab(self.scenario, self.pool, self.seeds[:1], round(min(self._steady, self.length)))
+        sketch = lab._sketch(at.point, lab.seeds, lab.queries)
+        if sketch and not at.overloaded:
+            lab.common = {
+                name: at[name] / e.value for name, e in sketch.metrics.items() if e.value > 0 and name in at.metrics
+            }
+        return lab
+
+    def _sketch(self, point: Point, seeds: tuple[int, ...], queries: int | None) -> Evaluation | None:
+        if not is_sketchable(self.scenario):
+            return None
+        found = [self._sketcher(seed, queries if self._is_stationary else None).of(point) for seed in seeds]
+        drawn = [each for each in found if each]
+        if len(drawn) < len(found):
+            return None
+        metrics = {name: over_seeds([each.metrics[name] for each in drawn]) for name in drawn[0].metrics}
+        overloaded = next((each.overloaded for each in drawn if each.overloaded), None)
+        paid = usd_per_hour(point.applied(self.scenario))
+        return Evaluation(point, metrics, paid, overloaded, queries, seeds, sketched=True)
+
+    def _sketcher(self, seed: int, queries: int | None) -> Sketcher:
+        if (seed, queries) not in self._sketchers:
+            self._sketchers[seed, queries] = Sketcher(_lasting(self.scenario, queries), seed)
+        return self._sketchers[seed, queries]
+
+    def doubtful(self, targets: Targets) -> list[Evaluation]:
+        """Sketches and short runs that miss a target by so little that a long run may not."""
+        found = [self.known(point) or each for point, each in self.short.items() if point not in self.full]
+        return [each for each in found if self.is_doubtful(each, targets)]
+
+    def _is_fine(self, found: Evaluation) -> bool:
+        """Whether it is a sketch on the queries of the runs that decide."""
+        return found.sketched and found.seeds == self.seeds and found.queries == self.queries
+
+    def is_doubtful(self, found: Evaluation, targets: Targets) -> bool:
+        """Whether a longer run may find it good."""
+        if found.point in self.full:
+            return False
+        doubt = CLEARER if self._is_fine(found) else CLEAR
+        return 1 < found.worst(targets) < 1 + doubt
+
+    def confirm(self, point: Point, targets: Targets | None = None) -> Evaluation:
+        """All seeds, at full length; fewer where those that have run miss a target beyond their interval."""
+        if point in self.full:
+            return self.full[point]
+        targets = targets or self.scenario.targets
+        before = self.short.get(point)
+        first = 1 if self.pool.jobs == 1 or self.pool.jobs < len(self.seeds) else len(self.seeds)
+        found = self._evaluate(point, self.seeds[:first], self.queries)
+        if first < len(self.seeds) and not found.clearly_misses(targets):
+            found = self._evaluate(point, self.seeds, self.queries)
+        self.full[point] = found
+        if (
+            before
+            and self._is_fine(before)
+            and found.seeds == self.seeds
+            and not found.overloaded
+            and not found.refused
+        ):
+            self.corrections[point.shape] = {
+                name: found[name] / each.value for name, each in before.metrics.items() if each.value > 0
+            }
+        return found
+
+    @property
+    def _is_stationary(self) -> bool:
+        return self.scenario.workload.arrivals.kind in STATIONARY
+
+    @property
+    def _shortens(self) -> bool:
+        """Whether a short run says something of the long one: traffic must be stationary, and the long one longer."""
+        return self._is_stationary and (len(self.seeds) > 1 or self.length > self._steady)
+
+    @property
+    def _steady(self) -> float:
+        return steady(self.scenario)
+
+    @property
+    def length(self) -> float:
+        """Queries of a full run."""
+        return self.queries or self.scenario.workload.queries or inf
+
+    def _evaluate(self, point: Point, seeds: tuple[int, ...], queries: int | None) -> Evaluation:
+        applied = _lasting(point.applied(self.scenario), queries)
+        missing = [seed for seed in seeds if (point, seed, queries) not in self._trials]
+        for seed, one in zip(missing, self.pool.map([(applied, seed) for seed in missing]), strict=True):
+            self._trials[point, seed, queries] = one
+        trials = [self._trials[point, seed, queries] for seed in seeds]
+        samples = [one.sample for one in trials if one.sample is not None]
+        if len(samples) < len(trials):
+            refused = next(one.refused for one in trials if one.refused)
+            return Evaluation(point, {}, usd_per_hour(applied), None, queries, seeds, refused=refused)
+        metrics = estimates(samples)
+        paid = usd_per_hour(applied, {name: estimate.value for name, estimate in metrics.items()})
+        overloaded = next((one.overloaded for one in trials if one.overloaded), None)
+        return Evaluation(point, metrics, paid, overloaded, queries, seeds, trials[0].label, trials[0].band)
+
+
+def deciding(scenario: Scenario) -> int | None:
+    """Queries per seed that decide: enough for a steady state and no more than the scenario has. None: all of them."""
+    own = scenario.workload.queries
+    if own is None or scenario.workload.arrivals.kind not in STATIONARY:
+        return None
+    return round(min(own, max(DECIDING, steady(scenario))))
+
+
+def steady(scenario: Scenario) -> float:
+    """Queries of a run that is long enough to come to a steady state, however high the traffic."""
+    targets = scenario.targets
+    longest = max((t for t in (targets.latency_p50, targets.latency_p95, targets.latency_p99) if t), default=0.0)
+    return max(SHORT, SPANS * longest * (scenario.workload.rate or 0.0))
+
+
+def _lasting(scenario: Scenario, queries: int | None) -> Scenario:
+    """The scenario with so many queries, where a number is given."""
+    if queries is None:
+        return scenario
+    workload = scenario.workload.model_copy(update={"queries": queries, "duration": None})
+    return scenario.model_copy(update={"workload": workload})

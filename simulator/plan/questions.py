@@ -1,0 +1,207 @@
+"""What a buyer asks of a plan: how much more it carries, what relaxing saves, what moves its cost, one device fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.load import override
+from octavo.profiles.scenario import Scenario
+from octavo.simulator.plan.lab import Lab
+from octavo.simulator.plan.line import Line, failure
+from octavo.simulator.plan.space import Point
+from octavo.simulator.plan.traffic import scaled, slowed
+from octavo.simulator.plan.trials import Evaluation
+
+MOST_TRAFFIC = 8.0
+"""Headroom is looked for up to so many times the traffic."""
+SWING = 0.2
+"""Relative change of an input, either way, of the sensitivity."""
+INPUTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """What the plan would cost without one target, and what it would reach instead."""
+
+    target: str
+    wanted: float
+    reached: float | None
+    usd_per_hour: float
+    saved: float
+
+    def __str__(self) -> str:
+        reached = "nothing" if self.reached is None else f"about {self.reached:.3g}"
+        return f"{self.target} from {self.wanted:g} to {reached}: saves {self.saved:.2f} $/h"
+
+
+@dataclass(frozen=True, slots=True)
+class Swing:
+    """USD/h of enough of the same devices where an input is 20 % smaller, and larger; None: no count is enough."""
+
+    name: str
+    less: float | None
+    more: float | None
+
+    @property
+    def size(self) -> float:
+        if self.less is None or self.more is None:
+            return float("inf")
+        return abs(self.more - self.less)
+
+
+def headroom(line: Line) -> float | None:
+    """How many times the traffic the fleet carries within its targets, to 2 %; None where traffic has no rate."""
+    assert line.best is not None
+    low, high = 1.0, 1.1
+    while high <= MOST_TRAFFIC:
+        carried = _carries(line, line.best, high)
+        if carried is None:
+            return None
+        if not carried:
+            break
+        low, high = high, high * 1.4
+    high = min(high, MOST_TRAFFIC)
+    while high > 1.02 * low:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _carries(line, line.best, middle) else (low, middle)
+    return low
+
+
+def _carries(line: Line, best: Evaluation, factor: float) -> bool | None:
+    more = scaled(line.scenario, factor)
+    return None if more is None else line.rough().on(more).judge(best.point).meets(more.targets)
+
+
+def band(line: Line) -> tuple[float | None, float | None]:
+    """The cost of enough of the same devices where all steps are faster, or slower, by the latency model's error."""
+    assert line.best is not None
+    ends: list[float | None] = []
+    for factor in (1 / (1 + line.best.band), 1 + line.best.band):
+        other = slowed(line.scenario, factor)
+        ends.append(None if other is None else _recounted(line, other))
+    return ends[0], ends[1]
+
+
+def _recounted(line: Line, other: Scenario) -> float | None:
+    """The cheapest count of the chosen shape for another scenario."""
+    assert line.best is not None
+    same = next(each for each in line.brackets if each.shape == line.best.point.shape)
+    return _cheapest(line.rough().on(other), line.best.point, [2 * most for most in same.high])
+
+
+def _cheapest(lab: Lab, start: Point, high: Sequence[int]) -> float | None:
+    """Walks replicas up, or down, from where they are, all placements in turn, while the targets say so."""
+    replicas = list(start.replicas)
+    found = _try(lab, start, replicas)
+    while found is None and any(have < most for have, most in zip(replicas, high, strict=True)):
+        replicas = [min(have + max(1, have // 4), most) for have, most in zip(replicas, high, strict=True)]
+        found = _try(lab, start, replicas)
+    for index in range(len(replicas)):
+        while found is not None and replicas[index] > 1:
+            fewer = [*replicas[:index], replicas[index] - 1, *replicas[index + 1 :]]
+            less = _try(lab, start, fewer)
+            if less is None:
+                break
+            replicas, found = fewer, less
+    return found
+
+
+def _try(lab: Lab, start: Point, replicas: Sequence[int]) -> float | None:
+    judged = lab.judge(replace(start, replicas=tuple(replicas)))
+    return judged.usd_per_hour if judged.meets(lab.scenario.targets) else None
+
+
+def relaxations(line: Line) -> Iterator[Relaxation]:
+    """For every target that stands in the way: the cheapest fleet that meets the others."""
+    assert line.best is not None
+    targets = line.scenario.targets
+    for name, wanted in targets:
+        if wanted is None or not _stands_in_the_way(line, name):
+            continue
+        without = line.cheapest(targets.model_copy(update={name: None}))
+        if without is not None and (saved := line.best.usd_per_hour - without.usd_per_hour) > 1e-9:
+            reached = without[name] if name in without.metrics else None
+            yield Relaxation(name, wanted, reached, without.usd_per_hour, saved)
+
+
+def _stands_in_the_way(line: Line, target: str) -> bool:
+    """Whether a cheaper fleet keeps up and misses nothing but this target, or nobody has looked for one."""
+    assert line.best is not None
+    cheaper = [each for each in line.points if each.usd_per_hour < line.best.usd_per_hour and not each.refused]
+    misses = [[miss.target for miss in each.missed(line.scenario.targets)] for each in cheaper if not each.overloaded]
+    return not cheaper or [target] in misses
+
+
+def one_down(line: Line) -> list[str]:
+    """What is left of the targets when one replica of a placement is away for long."""
+    assert line.best is not None
+    said = []
+    point, scenario = line.best.point, line.scenario
+    for index, place in enumerate(point.shape.placements):
+        of = " and ".join(place.of)
+        if point.replicas[index] == 1:
+            said.append(f"a device of {of}: {_without(scenario, place.mode == 'dedicated', scenario.names_of(place))}")
+            continue
+        fewer = tuple(count - (index == number) for number, count in enumerate(point.replicas))
+        judged = line.rough().judge(replace(point, replicas=fewer))
+        holds = judged.meets(scenario.targets)
+        each = " of each" if place.mode == "dedicated" and len(scenario.names_of(place)) > 1 else ""
+        said.append(f"a replica{each} of {of}: {'targets hold' if holds else failure(judged, scenario.targets)}")
+    return said
+
+
+def _without(scenario: Scenario, dedicated: bool, names: Sequence[str]) -> str:
+    """The last replica is away: what of the ensemble is left."""
+    experts = len(scenario.ensemble.experts)
+    lost = 1 if dedicated and "value" not in names else len([name for name in names if name != "value"])
+    left = (experts - lost) * scenario.ensemble.samples_per_expert
+    if "value" in names or left < scenario.ensemble.min_candidates or not lost:
+        return "no answers until it is back"
+    return f"answers from {left} of {experts * scenario.ensemble.samples_per_expert} candidates"
+
+
+def sensitivity(line: Line) -> tuple[Swing, ...]:
+    """The inputs that move the cost most, the largest first."""
+    found = []
+    for name, changes in _inputs(line):
+        ends = [_changed(line, changes, factor) for factor in (1 - SWING, 1 + SWING)]
+        if all(end is not False for end in ends):
+            found.append(Swing(name, *(None if end is False else end for end in ends)))
+    return tuple(sorted(found, key=lambda swing: (-swing.size, swing.name)))[:INPUTS]
+
+
+def _inputs(line: Line) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each input in words, and the keys that are scaled."""
+    assert line.best is not None
+    names = dict.fromkeys(place.hardware for place in line.best.point.shape.placements)
+
+    def each(*fields: str) -> tuple[str, ...]:
+        return tuple(f"hardware.{name}.{field}" for name in names for field in fields)
+
+    arrivals = line.scenario.workload.arrivals
+    yield "traffic", (f"workload.arrivals.{'clients' if arrivals.kind == 'closed_loop' else 'rate'}",)
+    yield "answer length", ("workload.answer_tokens.mean",)
+    yield "prompt length", ("workload.prompt_tokens.mean",)
+    yield "spread of answer lengths", ("workload.answer_tokens.cv",)
+    yield "device price", each("price.usd_per_hour")
+    yield "device price", each("price.purchase_usd")
+    yield "memory bandwidth", each("bandwidth")
+    yield "FLOP/s", each("flops")
+    yield "memory", each("memory")
+    yield "overheads of a step", each("step_overhead", "layer_overhead", "sequence_overhead")
+    yield "shared prefix", ("workload.shared_prefix_tokens",)
+    for target, wanted in line.scenario.targets:
+        if wanted is not None:
+            yield f"target {target}", (f"targets.{target}",)
+
+
+def _changed(line: Line, keys: Sequence[str], factor: float) -> float | bool | None:
+    """USD/h of the chosen shape with scaled inputs; False where they cannot be scaled, or change nothing."""
+    try:
+        other = override(line.scenario, [f"{key}*={factor:g}" for key in keys])
+    except ConfigError:
+        return False
+    changed = other.model_copy(update={"baselines": line.scenario.baselines})
+    return False if changed == line.scenario else _recounted(line, changed)

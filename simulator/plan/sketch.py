@@ -1,0 +1,236 @@
+"""Sketches of points: each placement's batches followed on their own, a few hundred times as fast as a simulation.
+
+Stages that several points share (the experts of one, with other judges) are followed once. Where the council withdraws
+inferences, waits for a deadline or loses devices, a placement depends on the others and there is no sketch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from operator import attrgetter
+
+import numpy as np
+
+from octavo.profiles.ensemble import Lora
+from octavo.profiles.fleet import Placement
+from octavo.profiles.policy import Filtered
+from octavo.profiles.scenario import Scenario
+from octavo.runtime.core.trace import QueryRecord
+from octavo.simulator.arrivals import Open
+from octavo.simulator.estimate import Floats
+from octavo.simulator.fleet import ACTIVATIONS, weight_bytes
+from octavo.simulator.latency.choose import choose
+from octavo.simulator.latency.model import LatencyModel
+from octavo.simulator.load import draw
+from octavo.simulator.overload import overload
+from octavo.simulator.panel import VALUE, home, slots
+from octavo.simulator.plan.batches import Asked, Ended, Engine, Lane, Limits
+from octavo.simulator.plan.demand import WHOLE
+from octavo.simulator.plan.space import Point, Shape
+from octavo.simulator.streams import Streams
+
+LOAD = attrgetter("load")
+MODES = ("dedicated", "co-located", "lora")
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What a point should reach, and why it does not keep up, where it does not."""
+
+    metrics: dict[str, float]
+    overloaded: str | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Ends and first tokens by query and column, as seconds; NaN where the placement makes none. Engines' busy time."""
+
+    ends: Floats
+    first: Floats
+    busy: float
+
+
+def is_sketchable(scenario: Scenario) -> bool:
+    """Whether placements can be followed one after the other."""
+    operations, arrivals = scenario.fleet.operations, scenario.workload.arrivals.kind
+    moving = (operations.failures, operations.spot_preemption, operations.autoscale, operations.maintenance)
+    if any(moving) or operations.outages or scenario.ensemble.deadline is not None:
+        return False
+    return scenario.ensemble.policy.name in WHOLE and arrivals in ("poisson", "gamma", "weibull", "diurnal", "recorded")
+
+
+@dataclass
+class Sketcher:
+    """Sketches points of one scenario on the queries of one seed."""
+
+    scenario: Scenario
+    seed: int
+    _stages: dict[object, Stage] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        load = draw(self.scenario, Streams(self.seed))
+        assert isinstance(load.source, Open)
+        self.times = np.array([ask.at for ask in load.source.asks])
+        self.prompts = [ask.query.prompt_tokens for ask in load.source.asks]
+        most = [ask.query.max_new_tokens for ask in load.source.asks]
+        self.answers = np.minimum(np.array(load.truth.totals), np.array(most)[:, None])
+        self.lengths: list[list[int]] = self.answers.tolist()
+        self.columns = [name for name, _ in slots(self.scenario)]
+        self.extra = getattr(self.scenario.ensemble.value, "extra_tokens", 0)
+        block = self.scenario.engine.block_size
+        caching = self.scenario.engine.prefix_caching
+        self.found = self.scenario.workload.shared_prefix_tokens // block * block if caching else 0
+
+    def of(self, point: Point) -> Sketch | None:
+        """None where the point cannot be sketched."""
+        places = list(zip(point.shape.placements, point.replicas, strict=True))
+        if any(place.mode not in MODES or place.pipeline_parallel > 1 for place, _ in places):
+            return None
+        applied = point.applied(self.scenario)
+        stages = [self._asked(applied, point.shape, place, count) for place, count in places if self._writes(place)]
+        ends = _merged([stage.ends for stage in stages])
+        judges = [(place, count) for place, count in places if VALUE in self.scenario.names_of(place)]
+        if judges and self._judged and self._writes(judges[0][0]) is False:
+            key = tuple((Shape((p,), point.shape.precision).key, c) for p, c in places)
+            ends = self._judge(applied, key, *judges[0], ends)
+        return self._summary(ends, _merged([stage.first for stage in stages]))
+
+    @property
+    def _judged(self) -> bool:
+        policy = self.scenario.ensemble.policy
+        return not isinstance(policy, Filtered) and policy.name != "mean_logprob"
+
+    def _writes(self, place: Placement) -> bool:
+        return any(name != VALUE for name in self.scenario.names_of(place))
+
+    def _asked(self, applied: Scenario, shape: Shape, place: Placement, replicas: int) -> Stage:
+        """Experts of one placement, and the judge where it stands with them."""
+        key = (Shape((place,), shape.precision).key, replicas)
+        if key not in self._stages:
+            names = [name for name in self.scenario.names_of(place) if name == VALUE or name in self.columns]
+            sets = [[name] for name in names] if place.mode == "dedicated" else [names]
+            found = [self._followed(applied, place, together, replicas) for together in sets]
+            ends, first = _merged([f.ends for f in found]), _merged([f.first for f in found])
+            self._stages[key] = Stage(ends, first, sum(f.busy for f in found))
+        return self._stages[key]
+
+    def _followed(self, applied: Scenario, place: Placement, names: Sequence[str], replicas: int) -> Stage:
+        """One set of models that share devices, for all queries."""
+        judged = VALUE in names and self._judged
+        experts = [name for name in names if name != VALUE]
+        engines = []
+        for _ in range(replicas):
+            lanes = self._lanes(applied, place, [*experts, *([VALUE] if VALUE in names else [])])
+            engines.append(Engine(lanes, self._local(lanes[-1]) if judged else None))
+        # LoRA experts share a lane.
+        where = {name: 0 if place.mode == "lora" else index for index, name in enumerate(experts)}
+        mine = {name: [c for c, owner in enumerate(self.columns) if owner == name] for name in experts}
+        for query, time in enumerate(self.times.tolist()):
+            for engine in engines:
+                if engine.now < time:
+                    engine.until(time)
+            for name in experts:
+                lane = min((engine.lanes[where[name]] for engine in engines), key=LOAD)
+                lane.add(self._group(query, mine[name]))
+        for engine in engines:
+            engine.until(inf)
+        writing = [lane for engine in engines for lane in (engine.lanes[:-1] if judged else engine.lanes)]
+        ending = [engine.lanes[-1] for engine in engines] if judged else writing
+        busy = sum(engine.busy for engine in engines)
+        return Stage(self._table([lane.ended for lane in ending]), self._table([lane.first for lane in writing]), busy)
+
+    def _group(self, query: int, columns: Sequence[int]) -> Asked:
+        tokens, answers = self.prompts[query], self.lengths[query]
+        found = min(self.found, tokens - 1)
+        return Asked(query, tokens - found, found, tuple([answers[c] for c in columns]), tuple(columns))
+
+    def _verdict(self, query: int, column: int) -> Asked:
+        tokens = self.prompts[query] + self.lengths[query][column] + self.extra
+        found = min(self.found, tokens - 1)
+        return Asked(query, tokens - found, found, (), (column,))
+
+    def _local(self, lane: Lane) -> Callable[[Ended], None]:
+        def judge(ended: Ended) -> None:
+            lane.add(self._verdict(ended[1], ended[2]))
+
+        return judge
+
+    def _judge(self, applied: Scenario, key: object, place: Placement, replicas: int, ends: Floats) -> Floats:
+        """When each candidate has its score, by judges on devices of their own."""
+        if key not in self._stages:
+            engines = [Engine(self._lanes(applied, place, [VALUE])) for _ in range(replicas)]
+            lanes = [engine.lanes[0] for engine in engines]
+            queries, columns = np.nonzero(np.isfinite(ends))
+            times = ends[queries, columns].tolist()
+            order = np.argsort(times, kind="stable").tolist()
+            asked = list(zip(queries.tolist(), columns.tolist(), strict=True))
+            for index in order:
+                query, column = asked[index]
+                time = times[index]
+                for engine in engines:
+                    if engine.now < time:
+                        engine.until(time)
+                lane = lanes[0] if replicas == 1 else min(lanes, key=LOAD)
+                lane.add(self._verdict(query, column))
+            for engine in engines:
+                engine.until(inf)
+            scored = self._table([lane.ended for lane in lanes])
+            self._stages[key] = Stage(scored, scored, sum(engine.busy for engine in engines))
+        return self._stages[key].ends
+
+    def _lanes(self, applied: Scenario, place: Placement, names: Sequence[str]) -> list[Lane]:
+        """One per model; one for all LoRA experts. Memory beside the weights is shared out equally."""
+        engine, lora = applied.engine, applied.ensemble.adapters
+        shared = place.mode == "lora" and isinstance(lora, Lora)
+        rank, adapters = (lora.rank, len(names)) if shared and isinstance(lora, Lora) else (0, 0)
+        alone = names[:1] if shared else names
+        memory = applied.hardware_of(place).memory * place.devices * engine.memory_utilization * (1 - ACTIVATIONS)
+        room = (memory - weight_bytes(applied, place, tuple(names))) / len(alone)
+        rows = min(engine.max_num_seqs, engine.max_num_batched_tokens)
+        lanes = []
+        for name in alone:
+            latency: LatencyModel = choose(applied, place, name, rank, adapters)
+            model = applied.model_of(name)
+            assert model is not None
+            blocks = engine.kv_blocks * engine.block_size if engine.kv_blocks else None
+            tokens = blocks or room / model.kv_bytes_per_token(engine.kv_precision)
+            lanes.append(Lane(latency, Limits(rows, engine.max_num_batched_tokens, tokens)))
+        return lanes
+
+    def _table(self, lists: Sequence[Sequence[Ended]]) -> Floats:
+        found = np.full(self.answers.shape, np.nan)
+        for ended in lists:
+            for time, query, column in ended:
+                found[query, column] = time
+        return found
+
+    def _summary(self, ends: Floats, first: Floats) -> Sketch:
+        scenario = self.scenario
+        trip = self._trip()
+        policy = scenario.ensemble.policy
+        checked = policy.verifier_seconds if isinstance(policy, Filtered) else 0.0
+        answered = np.nanmax(ends, axis=1) + trip + checked
+        records = [
+            QueryRecord(i, at, 0, ended=end) for i, (at, end) in enumerate(zip(self.times, answered, strict=True))
+        ]
+        skip = int(scenario.workload.warmup * len(self.times))
+        latency = (answered - self.times)[skip:]
+        ttft = (np.nanmin(first, axis=1) + trip / 2 - self.times)[skip:]
+        numbers = {f"latency_p{p}": float(np.percentile(latency, p)) for p in (50, 95, 99)}
+        numbers["ttft_p95"] = float(np.percentile(ttft, 95))
+        return Sketch(numbers, overload(scenario.workload.arrivals, records))
+
+    def _trip(self) -> float:
+        """Seconds there and back between client and council."""
+        link = self.scenario.fleet.tiers[home(self.scenario)].client_link
+        return self.scenario.links[link].rtt if link else 0.0
+
+
+def _merged(tables: Sequence[Floats]) -> Floats:
+    """Each column is filled by one of the tables."""
+    found = tables[0].copy()
+    for table in tables[1:]:
+        np.copyto(found, table, where=np.isfinite(table))
+    return found
