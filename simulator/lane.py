@@ -104,8 +104,8 @@ class Lane:
         self.expected = 0
         return {inference: job.tokens_at(old.clock) for inference, job in old.jobs()}
 
-    def takes(self, inference: Inference, rows: int) -> bool:
-        return self.scheduler.fits(inference, rows)
+    def takes(self, inference: Inference) -> bool:
+        return self.scheduler.fits(inference)
 
     @property
     def load(self) -> int:

@@ -35,11 +35,11 @@ class Station:
 
     def holds(self, group: Sequence[Inference]) -> bool:
         """Whether any berth, open or not, could ever hold a group that shares a prompt."""
-        return any(berth.lane.takes(group[0], len(group)) for berth in self.berths)
+        return any(berth.lane.takes(group[0]) for berth in self.berths)
 
     def pick(self, group: Sequence[Inference]) -> Berth | None:
         """The open berth for a group; None when there is none that could hold it."""
-        able = [b for b in self.berths if b.open and b.lane.takes(group[0], len(group))]
+        able = [b for b in self.berths if b.open and b.lane.takes(group[0])]
         if len(able) < 2:
             return able[0] if able else None
         match self.routing:

@@ -149,7 +149,7 @@ class Scheduler:
         return sum(len(prompt.jobs) for prompt in self.waiting)
 
     def fits(self, inference: Inference, rows: int = 1) -> bool:
-        """Whether the inference can ever run here: its longest form alone must fit the KV cache."""
+        """Whether so many samples can ever run here together: the prompt's copies, and one in its longest form."""
         kv = self.kv
         prompt, longest = inference.prompt_tokens, inference.prompt_tokens + inference.budget
         chunks = len(self._usable_prefix(inference))
@@ -158,24 +158,32 @@ class Scheduler:
         whole = self.limits.chunked or longest <= self.limits.max_step_tokens
         return rows <= self.limits.max_rows and most <= kv.capacity and whole
 
-    def submit(self, inferences: Sequence[Inference]) -> Prompt:
+    def submit(self, inferences: Sequence[Inference]) -> None:
         """Queue inferences that share one prompt (the samples of one query); it is prefilled once for all of them.
 
-        Raises ValueError when they could never run here.
+        More samples than ever fit together go in parts, each with a prefill of its own. Raises ValueError when not
+        even one could run here.
         """
         first = inferences[0]
-        if not self.fits(first, len(inferences)):
+        if not self.fits(first):
             raise ValueError(
                 f"query {first.query.id}: {first.prompt_tokens} prompt and {first.budget} new tokens do not fit "
-                f"{self.kv.capacity} KV blocks of {self.kv.block_tokens} tokens and {self.limits.max_rows} rows"
+                f"{self.kv.capacity} KV blocks of {self.kv.block_tokens} tokens"
             )
+        most = len(inferences)
+        while not self.fits(first, most):
+            most -= 1
+        for start in range(0, len(inferences), most):
+            self._queue(inferences[start : start + most])
+
+    def _queue(self, inferences: Sequence[Inference]) -> None:
+        first = inferences[0]
         prompt = Prompt(self._key(), first.prompt_tokens, self._usable_prefix(first))
         for inference in inferences:
             job = Job(self._key(), inference, prompt)
             prompt.jobs.append(job)
             self._jobs[inference] = job
         self.waiting.append(prompt)
-        return prompt
 
     def jobs(self) -> ItemsView[Inference, Job]:
         """All inferences here, in the order in which they came."""

@@ -71,8 +71,8 @@ def random_load(seed: int, blocks: int, shares: bool, caching: bool, repeats: in
         prompt = rng.randint(1, 40)
         prefix = tuple(rng.choice([(1, 2, 3, 4, 5), (1, 2, 7, 8, 9), (number,) * 5])[: prompt // 8])
         query = Query(number, prompt, 30, prefix)
-        samples = rng.randint(1, 3)
-        if not load.scheduler.fits(Inference(query, "m"), samples):
+        samples = rng.choice([1, 2, 3, 3, 15])
+        if not load.scheduler.fits(Inference(query, "m")):
             continue
         open_inferences += load.submit(query, [rng.randint(1, 30) for _ in range(samples)])
         if open_inferences and rng.random() < 0.3:
@@ -170,6 +170,19 @@ def test_what_can_never_fit_is_refused_with_its_numbers() -> None:
     scheduler = Scheduler(Limits(10, 16))
     with pytest.raises(ValueError, match="100 prompt and 100 new tokens"):
         scheduler.submit([Inference(Query(0, 100, 100), "m")])
+
+
+@pytest.mark.parametrize("limits", [Limits(40, 4, max_rows=4, max_step_tokens=64), Limits(12, 4, paged=False)])
+def test_more_samples_than_fit_together_run_in_parts(limits: Limits) -> None:
+    load = Load(Scheduler(limits))
+    load.submit(Query(0, 12, 8), [3, 8, 1, 5, 8, 2, 7, 4, 6, 8])
+    load.submit(Query(1, 5, 8), [4])
+    while load.run():
+        check(load.scheduler)
+        assert len(load.scheduler.decoding) <= limits.max_rows
+    assert sorted(sample for query, sample, _ in load.done if query == 0) == list(range(10))
+    assert len(load.done) == 11
+    assert load.scheduler.kv.used == 0
 
 
 def test_a_batch_larger_than_its_token_budget_is_refused() -> None:
