@@ -20,6 +20,7 @@ from octavo.runtime.core.query import Answer, Candidate, Inference, Lost, Query,
 from octavo.runtime.engine import Ended
 from octavo.runtime.lane import Lane, Turn
 from octavo.runtime.recorder import Recorder
+from octavo.runtime.trouble import said
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class Loop:
         try:
             results = turn.engine.run(step)
         except Exception as error:  # whatever kills a model costs its candidates, not the query
-            self._bury(lane, turn.model, f"{turn.model} died: {error}")
+            self._bury(lane, turn.model, f"{turn.model} died: {said(error)}")
             return
         stopped = [job for job in map(scheduler.job, map(inference_of, results)) if job is not None]
         scheduler.commit(step, 1, stopped)

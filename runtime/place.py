@@ -20,6 +20,7 @@ from octavo.runtime.ort.engine import ExpertEngine
 from octavo.runtime.ort.providers import CPU, SHORT, Choice, choose_provider
 from octavo.runtime.ort.session import Device, Model, open_model
 from octavo.runtime.text import Vocabulary
+from octavo.runtime.trouble import told
 from octavo.runtime.value import ValueEngine, probability
 
 Names = tuple[str, ...]
@@ -93,7 +94,8 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
     engine_of = Opener(manifest, wanted, vocabulary, contents, context, len(opened))
     lanes: dict[Device, dict[str, Engine]] = {device: {} for device in devices}
     for names, model in opened.items():
-        lanes[model.device] |= dict.fromkeys(names, engine_of(model, names))
+        with told(f"{names[0]}: its KV cache"):
+            lanes[model.device] |= dict.fromkeys(names, engine_of(model, names))
     running = [Lane(str(device), engines) for device, engines in lanes.items()]
     return Placed(running, choice, threads, context, wanted.prefix_tokens)
 

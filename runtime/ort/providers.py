@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from octavo.profiles.errors import ConfigError, MachineError
+from octavo.runtime import trouble
 from octavo.runtime.ort.assignment import RECORD, check_assignment
 from octavo.runtime.ort.identity import identity_model
 
@@ -102,10 +103,11 @@ def check_session(session: Any, provider: str, model: str) -> None:
 
 
 def explain(provider: str, messages: str, instead: str | None) -> str:
-    """A failure in one line, from what ONNX Runtime printed."""
+    """A failure in one line: what ONNX Runtime printed, and what helps."""
     lines = [line.strip() for line in messages.replace("\\n", "\n").splitlines() if line.strip()]
     telling = [line for line in lines if any(word in line for word in ("lib", "driver", "CUDA failure", "not found"))]
-    reason = _library(telling or lines)
+    reason, meaning = _library(telling or lines), trouble.explain(messages)
+    reason = f"{meaning} ({reason})" if meaning else reason
     return f"{reason or 'no reason given'}{f'; it would run on {instead} instead' if instead else ''}"
 
 

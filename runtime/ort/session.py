@@ -12,10 +12,11 @@ from typing import Any
 
 import onnxruntime as ort
 
-from octavo.profiles.errors import BundleError, ConfigError, MachineError
+from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import GraphEntry, KVLayout, Manifest, Weights
 from octavo.runtime.ort.assignment import RECORD, check_assignment
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT, check_session
+from octavo.runtime.trouble import told
 
 LOWERINGS = {CPU: ("ort",), CUDA: ("ort",), TENSORRT: ("tensorrt",)}
 
@@ -104,12 +105,10 @@ def open_model(
         raise BundleError(f"{bundle}: {name} has no graph for {provider}, only {', '.join(graphs)}")
     graph = graphs[fitting[0].graph]
     options = session_options(threads)
-    try:
+    with told(f"{name}: {provider} cannot open {fitting[0].model}"):
         session = open_session(
             bundle, fitting[0], options, providers(provider, device, graph, engines(manifest, fitting[0]))
         )
-    except Exception as error:  # ONNX Runtime's own kinds differ by release
-        raise MachineError(f"{name}: {provider} cannot open {fitting[0].model}: {first_line(error)}") from None
     check_session(session, provider, name)
     read = (bundle / fitting[0].model).read_bytes
     fallback = check_assignment(name, session, provider, read, allow_fallback=allow_fallback)
@@ -164,8 +163,3 @@ def open_session(bundle: Path, weights: Weights, options: Any, chosen: list[Any]
 def mapped(path: Path) -> mmap.mmap:
     with path.open("rb") as stream:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def first_line(error: BaseException) -> str:
-    """A library's error, cut to what fits a message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
