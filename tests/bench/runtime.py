@@ -1,142 +1,137 @@
-"""One ensemble query, and many at once, against other engines: processor seconds on one thread, in turns.
+"""One ensemble query, and many at once, by octavo and by other engines: processor seconds and wall time, in turns.
 
-    python tests/bench/runtime.py BUNDLE CHECKPOINT [CHECKPOINT ...]
+    python tests/bench/peers/models.py FOLDER --genai-python PATH --llama-python PATH
+    python tests/bench/runtime.py FOLDER ENGINE [ENGINE ...] --genai-python PATH --llama-python PATH
 
-The checkpoints are those that the bundle was exported from. Engines that are not installed are left out. Each engine
-writes the same 64 tokens greedily, two samples an expert, after a prompt of 128 tokens; end tokens end nothing. Seconds
-are user and system time of this process, the least of the rounds; wall time would measure the neighbours.
+Each engine runs in a process and a python of its own, on as many threads as are asked for. All of them write the same
+number of tokens greedily, two samples for each of eight experts, after the same prompt; end tokens end nothing. Seconds
+are of the process, user and system; what is reported is the least of the rounds, and the ratio to the first engine is
+the median over the rounds of the ratio within a round.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import subprocess
 import sys
-from collections.abc import Callable
-from importlib.util import find_spec
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from time import process_time, thread_time
+from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 
-from octavo.runtime.local import Octavo
-
-PROMPT, NEW, SAMPLES, ROUNDS, OPEN = 128, 64, 2, 3, 32
-Run = Callable[[], None]
+PEERS = Path(__file__).parent / "peers"
+PROMPT, NEW, SAMPLES = 128, 64, 2
 
 
-def ours(bundle: Path, prompt: Any) -> tuple[Octavo, Run]:
-    octavo = Octavo.load(bundle, devices=["cpu:0"], threads=1, context=PROMPT + NEW, samples=SAMPLES, verify=False)
-    options: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": NEW, "ends": False, "policy": "mean_logprob"}
-
-    def run() -> None:
-        octavo.ask(prompt, **options)
-
-    return octavo, run
-
-
-def transformers_generate(folders: list[Path], prompt: Any) -> Run:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)
-    models = [AutoModelForCausalLM.from_pretrained(folder).eval() for folder in folders]
-    ids = torch.tensor(np.tile(prompt, (SAMPLES, 1)))
-
-    def run() -> None:
-        with torch.no_grad():
-            for model in models:
-                model.generate(ids, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
-
-    return run
+def commands(home: Path, genai: str, llama: str, threads: int) -> dict[str, list[str]]:
+    """How each engine is started."""
+    ours, torch = [sys.executable, str(PEERS / "run_octavo.py")], [sys.executable, str(PEERS / "run_torch.py")]
+    found = {f"octavo-{form}": [*ours, str(home / f"bundle-{form}")] for form in ("fp32", "int8", "int4", "lora")}
+    found["transformers"] = [*torch, "transformers", str(home / "experts")]
+    found["optimum"] = [*torch, "optimum", str(home / "optimum")]
+    for form in ("fp32", "int4"):
+        found[f"genai-{form}"] = [genai, str(PEERS / "run_genai.py"), str(home / f"genai-{form}")]
+    for form in ("f32", "q8_0", "q4_0"):
+        found[f"llama-{form}"] = [llama, str(PEERS / "run_llama.py"), str(home / "gguf"), form]
+    return {name: [*command, str(threads)] for name, command in found.items()}
 
 
-def genai(folder: Path, prompt: Any) -> Run:
-    """A folder with one genai model for each expert, as its own builder made them."""
-    import onnxruntime_genai as og
+@dataclass
+class Engine:
+    """A process that has its models open and waits for its turn."""
 
-    models = [og.Model(str(each)) for each in sorted(folder.iterdir())]
+    name: str
+    process: subprocess.Popen[str]
+    cpu: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+    rows: list[list[int]] = field(default_factory=list)
+    resident: int = 0
 
-    def run() -> None:
-        for model in models:
-            params = og.GeneratorParams(model)
-            params.set_search_options(max_length=PROMPT + NEW, min_length=PROMPT + NEW, batch_size=SAMPLES)
-            generator = og.Generator(model, params)
-            generator.append_tokens(np.tile(prompt, (SAMPLES, 1)))
-            while not generator.is_done():
-                generator.generate_next_token()
+    def ask(self, prompts: list[list[int]], new: int, together: bool = False) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        asked = {"prompts": prompts, "new": new, "samples": SAMPLES, "together": together}
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        return self.hear()
 
-    return run
+    def hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.name}: its process ended with {self.process.wait()}")
+        heard = json.loads(line)
+        self.resident = heard["resident"]
+        return heard
 
-
-def cost(run: Run) -> float:
-    begun = process_time()
-    run()
-    return process_time() - begun
-
-
-def outside(octavo: Octavo, run: Run) -> tuple[float, float]:
-    """Seconds of the device's thread in a run, and the share of them that is not ONNX Runtime's."""
-    spent = {"inside": 0.0, "all": 0.0}
-    lane = octavo.placed.lanes[0]
-    sessions = {id(e): e._calls.model.session for e in lane.engines.values() if hasattr(e, "_calls")}
-    for session in sessions.values():
-        inner = session.run_with_iobinding
-
-        def timed(binding: Any, inner: Callable[[Any], None] = inner) -> None:
-            begun = thread_time()
-            inner(binding)
-            spent["inside"] += thread_time() - begun
-
-        session.run_with_iobinding = timed
-    begun = process_time()
-    run()
-    spent["all"] = process_time() - begun
-    for session in sessions.values():
-        del session.run_with_iobinding
-    return spent["all"], 1 - spent["inside"] / spent["all"]
+    def turn(self, prompts: list[list[int]], new: int, together: bool) -> None:
+        heard = self.ask(prompts, new, together)
+        self.cpu.append(heard["cpu"] / len(prompts))
+        self.wall.append(heard["wall"] / len(prompts))
+        self.rows = heard["rows"]
 
 
-def main(bundle: Path, folders: list[Path], *others: Path) -> None:
-    prompt = np.random.default_rng(0).integers(3, 60, PROMPT)
-    before = psutil.Process().memory_info().rss
-    octavo, run = ours(bundle, prompt)
-    run()
-    resident = psutil.Process().memory_info().rss - before
-    weights = sum(entry.size for entry in octavo.manifest.files if entry.path.endswith(".bin"))
-    engines: dict[str, Run] = {"octavo": run}
-    if find_spec("torch") and folders:
-        engines["transformers generate"] = transformers_generate(folders, prompt)
-    if find_spec("onnxruntime_genai") and others:
-        engines["onnxruntime-genai"] = genai(others[0], prompt)
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
-    for _ in range(ROUNDS):
-        for name, each in engines.items():
-            seconds[name].append(cost(each))
-    loaded = [np.random.default_rng(n).integers(3, 60, PROMPT) for n in range(OPEN)]
-    options: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": NEW, "ends": False, "policy": "mean_logprob"}
-    begun = process_time()
-    octavo.ask_many(loaded, **options)
-    crowd = (process_time() - begun) / OPEN
-    _, share = outside(octavo, run)
-    alone = min(seconds["octavo"])
-    print(
-        json.dumps(
-            {
-                "experts": len(octavo.ensemble.experts),
-                "cpu_seconds_per_query": {name: round(min(found), 3) for name, found in seconds.items()},
-                "times_octavo": {name: round(min(found) / alone, 2) for name, found in seconds.items()},
-                "cpu_seconds_per_query_of_32_open": round(crowd, 3),
-                "gain_of_batching": round(alone / crowd, 2),
-                "share_outside_onnxruntime": round(share, 4),
-                "resident_over_weights": round(resident / weights, 3),
-            },
-            indent=2,
+def started(names: list[str], known: dict[str, list[str]]) -> list[Engine]:
+    """The engines, one opened after the other and warmed up."""
+    engines = []
+    for name in names:
+        if name not in known:
+            sys.exit(f"no engine {name}; there are {', '.join(known)}")
+        process = subprocess.Popen(
+            known[name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-    )
-    octavo.close()
+        engine = Engine(name, process)
+        engine.hear()
+        engine.ask([list(range(5, 5 + PROMPT))], 4)
+        engines.append(engine)
+    return engines
+
+
+def summary(engines: list[Engine], queries: int) -> dict[str, Any]:
+    first = engines[0]
+    rows: dict[str, Any] = {}
+    for each in engines:
+        same = sum(ours == theirs for ours, theirs in zip(first.rows, each.rows, strict=True))
+        rows[each.name] = {
+            "cpu_seconds_per_query": round(min(each.cpu), 3),
+            "wall_seconds_per_query": round(min(each.wall), 3),
+            "cpu_times_first": round(median(b / a for a, b in zip(first.cpu, each.cpu, strict=True)), 2),
+            "cpu_times_first_least": round(min(each.cpu) / min(first.cpu), 2),
+            "same_rows_as_first": f"{same}/{len(first.rows)}",
+            "resident_gb": round(each.resident / 1e9, 2),
+        }
+    return {"queries": queries, "rounds": len(first.cpu), "engines": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("engines", nargs="+")
+    parser.add_argument("--genai-python", default=sys.executable)
+    parser.add_argument("--llama-python", default=sys.executable)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--open", type=int, default=1, help="queries asked at once")
+    parser.add_argument("--together", action="store_true", help="engines that can put all prompts in one batch do")
+    parser.add_argument("--new", type=int, default=NEW)
+    parser.add_argument("--seconds", type=float, default=150.0, help="no round begins that would not end by then")
+    given = parser.parse_args()
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, 32_000, PROMPT).tolist() for _ in range(given.open)]
+    began = time.monotonic()
+    engines = started(given.engines, commands(given.folder, given.genai_python, given.llama_python, given.threads))
+    round_seconds = 0.0
+    while not engines[0].cpu or time.monotonic() - began + round_seconds < given.seconds:
+        begun = time.monotonic()
+        for engine in engines:
+            engine.turn(prompts, given.new, given.together)
+        round_seconds = time.monotonic() - begun
+    print(json.dumps(summary(engines, given.open), indent=1))
+    for engine in engines:
+        engine.process.terminate()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(each) for each in sys.argv[2:]])
+    main()
