@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,8 +19,27 @@ def plan(
         list[str] | None, typer.Option(help="Plan again with a.b*=0.7, joined by ;. Repeatable.")
     ] = None,
     hardware: Annotated[list[str] | None, typer.Option(help="Only these devices; repeatable.")] = None,
+    mode: Annotated[
+        list[str] | None, typer.Option(help="Only dedicated, co-located, lora or swapped models; repeatable.")
+    ] = None,
+    tensor_parallel: Annotated[
+        list[int] | None, typer.Option(help="Only so many devices a replica; repeatable.", min=1)
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Weights in it; that answers stay as right is assumed. Repeatable.")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Plan it too: a name, or {name: best_of_n, samples: 4}. Repeatable; `all` has a choice."),
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Try so many rows in a batch; repeatable.", min=1)] = None,
+    budget: Annotated[list[int] | None, typer.Option(help="Try so many tokens in a step; repeatable.", min=1)] = None,
     seeds: Annotated[int | None, typer.Option(help="How many runs decide; the scenario says otherwise.", min=1)] = None,
-    queries: Annotated[int | None, typer.Option(help="Queries per run.", min=1)] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Queries per run that decides; what a steady state takes by default.", min=1)
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Simulate the plan again, 10 times as long.")] = False,
+    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Show what moves the cost most.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Processes; all cores by default.", min=1)] = None,
     emit: Annotated[Path | None, typer.Option(help="Write what deploys and checks the plan to this folder.")] = None,
     image: Annotated[str | None, typer.Option(help="The container image that --emit names.")] = None,
@@ -33,20 +52,32 @@ def plan(
     Exits with 3 when no fleet meets the targets; the closest one and what it misses are named.
     """
     from octavo.profiles import load_scenario
-    from octavo.simulator.plan import Space, lines
+    from octavo.simulator.plan import Space, lines, policies
     from octavo.simulator.plan import emit as deploy
     from octavo.simulator.plan import plan as find
 
     if (emit is None) != (image is None):
         raise ConfigError("plan: --emit and --image go together: manifests name the image that runs the bundle")
     loaded = load_scenario(scenario, overrides=change or [])
+    wanted: dict[str, Any] = {
+        "hardware": hardware,
+        "modes": mode,
+        "tensor_parallel": tensor_parallel,
+        "precisions": precision,
+        "batches": batch,
+        "budgets": budget,
+        "policies": policies(policy or (), loaded),
+    }
+    choices: dict[str, Any] = {name: tuple(values) for name, values in wanted.items() if values}
     with terminal.watching() as watch:
         found = find(
             loaded,
-            space=Space(hardware=tuple(hardware) if hardware else None),
+            space=Space(**choices),
             seeds=list(range(seeds)) if seeds else None,
             queries=queries,
             what_if=what_if or [],
+            check_longer=check,
+            sensitive=sensitivity,
             jobs=jobs,
             progress=lambda stage, share: watch(stage, share, ""),
         )

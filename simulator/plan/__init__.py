@@ -5,8 +5,9 @@ from __future__ import annotations
 from octavo.simulator.plan.emit import emit
 from octavo.simulator.plan.line import Infeasible
 from octavo.simulator.plan.planner import plan
+from octavo.simulator.plan.policies import policies
 from octavo.simulator.plan.result import Plan
 from octavo.simulator.plan.space import Space
 from octavo.simulator.plan.words import lines
 
-__all__ = ["Infeasible", "Plan", "Space", "emit", "lines", "plan"]
+__all__ = ["Infeasible", "Plan", "Space", "emit", "lines", "plan", "policies"]

@@ -69,7 +69,7 @@ class Brackets:
         """Nothing is simulated."""
         pairs = []
         for place in shape.placements:
-            key = Shape((place,), shape.precision).key
+            key = shape.alone(place).key
             if key not in self._found:
                 self._found[key] = self._placement(shape, place)
             found = self._found[key]

@@ -158,6 +158,13 @@ class Lab:
             }
         return found
 
+    def recheck(self, point: Point, times: int = 10) -> Evaluation | None:
+        """On seeds that nothing was decided by, and so many times as long; None where the traffic has an end."""
+        if not self._is_stationary:
+            return None
+        fresh = tuple(max(self.seeds) + 1 + number for number in range(len(self.seeds)))
+        return self._evaluate(point, fresh, round(times * self.length))
+
     @property
     def _is_stationary(self) -> bool:
         return self.scenario.workload.arrivals.kind in STATIONARY
@@ -189,7 +196,10 @@ class Lab:
         metrics = estimates(samples)
         paid = usd_per_hour(applied, {name: estimate.value for name, estimate in metrics.items()})
         overloaded = next((one.overloaded for one in trials if one.overloaded), None)
-        return Evaluation(point, metrics, paid, overloaded, queries, seeds, trials[0].label, trials[0].band)
+        first = trials[0]
+        return Evaluation(
+            point, metrics, paid, overloaded, queries, seeds, first.label, first.band, strain=first.strain
+        )
 
 
 def deciding(scenario: Scenario) -> int | None:

@@ -60,6 +60,12 @@ class Line:
         self.points = sorted(self.lab.everything(), key=lambda each: (each.usd_per_hour, each.point.key))
 
     @property
+    def found(self) -> Evaluation:
+        """`best`, where there is one."""
+        assert self.best is not None
+        return self.best
+
+    @property
     def closest(self) -> Evaluation | None:
         """Finite misses before overload."""
         ran = [each for each in self.points if not each.refused]
@@ -75,6 +81,13 @@ class Line:
         alike = [each for each in cheaper if each.point.shape == self.best.point.shape]
         found = alike or cheaper
         return found[-1] if found else None
+
+    def look_at_next_cheaper(self) -> None:
+        """Simulate it, where only a sketch says why it fails; the plan's reasons are the simulator's."""
+        cheaper = self.next_cheaper
+        if cheaper and cheaper.sketched:
+            self.lab.confirm(cheaper.point)
+            self.points = sorted(self.lab.everything(), key=lambda each: (each.usd_per_hour, each.point.key))
 
     def planned(self) -> Scenario:
         """The scenario on the fleet that was found, with no facts that it does not need; checked again."""
@@ -147,13 +160,15 @@ def words(found: Evaluation, scenario: Scenario) -> str:
         shards = f", {place.tensor_parallel} a replica" if place.tensor_parallel > 1 else ""
         mode = f" {place.mode}" if place.mode != "dedicated" else ""
         parts.append(f"{count} {place.hardware} for {' and '.join(place.of)}{mode}{shards}")
-    return "; ".join(parts) + (f" in {found.point.shape.precision}" if found.point.shape.precision else "")
+    return "; ".join([*parts, *(f"{name} {value}" for name, value in found.point.shape.engine.items())])
 
 
 def failure(found: Evaluation, targets: Targets) -> str:
     """Why a point is no plan."""
-    if found.refused or found.overloaded:
-        return found.refused or f"overloaded, {found.overloaded}"
+    if found.refused:
+        return found.refused
+    if found.overloaded:
+        return f"it does not keep up ({found.overloaded})"
     return "; ".join(map(str, found.missed(targets))) or "nothing; it meets the targets"
 
 
@@ -173,8 +188,10 @@ def evaluation_json(found: Evaluation, scenario: Scenario) -> dict[str, Any]:
         "refused": found.refused,
         "missed": [str(miss) for miss in found.missed(scenario.targets)] if not found.overloaded else [],
         "worst_ratio": None if worst == inf else tidy(worst),
-        "queries": found.queries or scenario.workload.queries,
+        "queries_per_seed": found.queries or scenario.workload.queries,
         "seeds": list(found.seeds),
+        "by": "sketch" if found.sketched else "simulation",
+        "strain": found.strain,
         "latency_model": found.label,
         "band": tidy(found.band),
     }

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.load import baselines, override, vary
 from octavo.profiles.scenario import Scenario
-from octavo.simulator.plan.lab import Lab
+from octavo.simulator.plan import questions as asked
 from octavo.simulator.plan.line import Infeasible, Line, planned_line, words
-from octavo.simulator.plan.result import Plan, Relaxation, WhatIf
+from octavo.simulator.plan.result import Plan, WhatIf
 from octavo.simulator.plan.space import Space
-from octavo.simulator.plan.traffic import scaled, slowed
-from octavo.simulator.plan.trials import Evaluation, Pool
+from octavo.simulator.plan.trials import Pool
 from octavo.simulator.supported import check
 
 Progress = Callable[[str, float], None]
-FACTORS = (1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0, 5.0)
-"""Multiples of the traffic between which headroom is told apart."""
 
 
 def plan(
@@ -29,11 +25,16 @@ def plan(
     seeds: Sequence[int] | None = None,
     queries: int | None = None,
     what_if: Sequence[str] = (),
+    check_longer: bool = False,
+    sensitive: bool = False,
     jobs: int | None = None,
     progress: Progress = lambda stage, share: None,
 ) -> Plan:
-    """The cheapest fleet for the scenario's traffic and targets. `queries` per seed in runs that decide; the scenario's
-    own by default. Each of `what_if` (`a.b*=0.7`, several joined by `;`) is planned on its own.
+    """The cheapest fleet for the scenario's traffic and targets.
+
+    Runs that decide have so many `queries` per seed; by default the scenario's own, or as many as a steady state takes.
+    Each of `what_if` (`a.b*=0.7`, several joined by `;`) is planned on its own. `check_longer` simulates the answer
+    again, ten times as long on fresh seeds; `sensitive` finds what moves its cost.
 
     Raises Infeasible where nothing meets the targets, ConfigError where something is asked for that is not there.
     """
@@ -49,19 +50,33 @@ def plan(
         chosen = _chosen(own, beside, space)
         if chosen is None:
             raise Infeasible(f"{scenario.name}: no fleet meets the targets; {own.why()}", own.closest)
-        progress("headroom", 0.0)
-        headroom, band = _headroom(chosen), _band(chosen)
-        progress("headroom", 1.0)
-        relaxed = tuple(sorted(_relaxations(chosen), key=lambda each: (-each.saved, each.target)))
         supposed = tuple(_supposed(scenario, each, search) for each in what_if)
-        return Plan(chosen, own, beside, headroom, band, relaxed, supposed, pool.runs)
+        progress("questions", 0.0)
+        chosen.look_at_next_cheaper()
+        found = Plan(
+            chosen,
+            own,
+            beside,
+            {line.name: asked.headroom(line) for line in (own, *beside) if line.best},
+            asked.band(chosen),
+            tuple(sorted(asked.relaxations(chosen), key=lambda each: (-each.saved, each.target))),
+            tuple(asked.one_down(chosen)),
+            supposed,
+            asked.sensitivity(chosen) if sensitive else (),
+            chosen.lab.recheck(chosen.found.point) if check_longer else None,
+            pool.runs,
+        )
+        progress("questions", 1.0)
+        return found
 
 
 def _variants(scenario: Scenario, space: Space) -> Iterator[tuple[str, Scenario]]:
     yield from baselines(scenario).items()
     for policy in space.policies:
         name = f"policy {' '.join(str(value) for value in policy.values())}"
-        yield name, vary(scenario, {"ensemble": {"policy": dict(policy)}, "baselines": []})
+        facts = {key: value for key, value in policy.items() if key != "samples_per_expert"}
+        samples = policy.get("samples_per_expert", scenario.ensemble.samples_per_expert)
+        yield name, vary(scenario, {"ensemble": {"policy": facts, "samples_per_expert": samples}, "baselines": []})
 
 
 def _chosen(own: Line, beside: Sequence[Line], space: Space) -> Line | None:
@@ -73,83 +88,7 @@ def _chosen(own: Line, beside: Sequence[Line], space: Space) -> Line | None:
 
 
 def _usd(line: Line) -> float:
-    assert line.best is not None
-    return line.best.usd_per_hour
-
-
-def _headroom(line: Line) -> float | None:
-    """How many times the traffic the fleet carries within its targets; None where traffic has no rate."""
-    assert line.best is not None
-    carried = 1.0
-    for factor in FACTORS:
-        more = scaled(line.scenario, factor)
-        if more is None:
-            return None
-        if not line.rough().on(more).judge(line.best.point).meets(more.targets):
-            break
-        carried = factor
-    return carried
-
-
-def _band(line: Line) -> tuple[float | None, float | None]:
-    """The cost of enough of the same devices where all steps are faster, or slower, by the latency model's error."""
-    assert line.best is not None
-    ends: list[float | None] = []
-    for factor in (1 / (1 + line.best.band), 1 + line.best.band):
-        other = slowed(line.scenario, factor)
-        ends.append(None if other is None else _recounted(line, other))
-    return ends[0], ends[1]
-
-
-def _recounted(line: Line, other: Scenario) -> float | None:
-    """The cheapest count of the chosen shape for other traffic, by short runs."""
-    assert line.best is not None
-    lab = line.rough().on(other)
-    same = [each for each in line.brackets if each.shape == line.best.point.shape]
-    return _cheapest_short(lab, line.best, same[0].high)
-
-
-def _cheapest_short(lab: Lab, start: Evaluation, high: Sequence[int]) -> float | None:
-    """Walks replicas up, or down, from where they are, all placements in turn, while the targets say so."""
-    replicas = list(start.point.replicas)
-    found = _try(lab, start, replicas)
-    while found is None and any(have < most for have, most in zip(replicas, high, strict=True)):
-        replicas = [min(have + max(1, have // 4), most) for have, most in zip(replicas, high, strict=True)]
-        found = _try(lab, start, replicas)
-    for index in range(len(replicas)):
-        while found is not None and replicas[index] > 1:
-            fewer = [*replicas[:index], replicas[index] - 1, *replicas[index + 1 :]]
-            less = _try(lab, start, fewer)
-            if less is None:
-                break
-            replicas, found = fewer, less
-    return found
-
-
-def _try(lab: Lab, start: Evaluation, replicas: Sequence[int]) -> float | None:
-    judged = lab.judge(replace(start.point, replicas=tuple(replicas)))
-    return judged.usd_per_hour if judged.meets(lab.scenario.targets) else None
-
-
-def _relaxations(line: Line) -> Iterator[Relaxation]:
-    """For every target: the cheapest fleet that meets the others."""
-    assert line.best is not None
-    targets = line.scenario.targets
-    for name, wanted in targets:
-        if wanted is None or not _stands_in_the_way(line, name):
-            continue
-        without = line.cheapest(targets.model_copy(update={name: None}))
-        if without is not None and (saved := line.best.usd_per_hour - without.usd_per_hour) > 1e-9:
-            reached = without[name] if name in without.metrics else None
-            yield Relaxation(name, wanted, reached, without.usd_per_hour, saved)
-
-
-def _stands_in_the_way(line: Line, target: str) -> bool:
-    """Whether a cheaper fleet keeps up and misses nothing but this target, or nobody has looked for one."""
-    assert line.best is not None
-    cheaper = [each for each in line.points if each.usd_per_hour < line.best.usd_per_hour and not each.refused]
-    misses = [[miss.target for miss in each.missed(line.scenario.targets)] for each in cheaper if not each.overloaded]
-    return not cheaper or [target] in misses
+    return line.found.usd_per_hour
 
 
 def _supposed(scenario: Scenario, text: str, search: Callable[[str, Scenario], Line]) -> WhatIf:

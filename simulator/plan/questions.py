@@ -53,10 +53,9 @@ class Swing:
 
 def headroom(line: Line) -> float | None:
     """How many times the traffic the fleet carries within its targets, to 2 %; None where traffic has no rate."""
-    assert line.best is not None
     low, high = 1.0, 1.1
     while high <= MOST_TRAFFIC:
-        carried = _carries(line, line.best, high)
+        carried = _carries(line, line.found, high)
         if carried is None:
             return None
         if not carried:
@@ -65,7 +64,7 @@ def headroom(line: Line) -> float | None:
     high = min(high, MOST_TRAFFIC)
     while high > 1.02 * low:
         middle = (low + high) / 2
-        low, high = (middle, high) if _carries(line, line.best, middle) else (low, middle)
+        low, high = (middle, high) if _carries(line, line.found, middle) else (low, middle)
     return low
 
 
@@ -76,9 +75,8 @@ def _carries(line: Line, best: Evaluation, factor: float) -> bool | None:
 
 def band(line: Line) -> tuple[float | None, float | None]:
     """The cost of enough of the same devices where all steps are faster, or slower, by the latency model's error."""
-    assert line.best is not None
     ends: list[float | None] = []
-    for factor in (1 / (1 + line.best.band), 1 + line.best.band):
+    for factor in (1 / (1 + line.found.band), 1 + line.found.band):
         other = slowed(line.scenario, factor)
         ends.append(None if other is None else _recounted(line, other))
     return ends[0], ends[1]
@@ -86,9 +84,8 @@ def band(line: Line) -> tuple[float | None, float | None]:
 
 def _recounted(line: Line, other: Scenario) -> float | None:
     """The cheapest count of the chosen shape for another scenario."""
-    assert line.best is not None
-    same = next(each for each in line.brackets if each.shape == line.best.point.shape)
-    return _cheapest(line.rough().on(other), line.best.point, [2 * most for most in same.high])
+    same = next(each for each in line.brackets if each.shape == line.found.point.shape)
+    return _cheapest(line.rough().on(other), line.found.point, [2 * most for most in same.high])
 
 
 def _cheapest(lab: Lab, start: Point, high: Sequence[int]) -> float | None:
@@ -115,30 +112,27 @@ def _try(lab: Lab, start: Point, replicas: Sequence[int]) -> float | None:
 
 def relaxations(line: Line) -> Iterator[Relaxation]:
     """For every target that stands in the way: the cheapest fleet that meets the others."""
-    assert line.best is not None
     targets = line.scenario.targets
     for name, wanted in targets:
         if wanted is None or not _stands_in_the_way(line, name):
             continue
         without = line.cheapest(targets.model_copy(update={name: None}))
-        if without is not None and (saved := line.best.usd_per_hour - without.usd_per_hour) > 1e-9:
+        if without is not None and (saved := line.found.usd_per_hour - without.usd_per_hour) > 1e-9:
             reached = without[name] if name in without.metrics else None
             yield Relaxation(name, wanted, reached, without.usd_per_hour, saved)
 
 
 def _stands_in_the_way(line: Line, target: str) -> bool:
     """Whether a cheaper fleet keeps up and misses nothing but this target, or nobody has looked for one."""
-    assert line.best is not None
-    cheaper = [each for each in line.points if each.usd_per_hour < line.best.usd_per_hour and not each.refused]
+    cheaper = [each for each in line.points if each.usd_per_hour < line.found.usd_per_hour and not each.refused]
     misses = [[miss.target for miss in each.missed(line.scenario.targets)] for each in cheaper if not each.overloaded]
     return not cheaper or [target] in misses
 
 
 def one_down(line: Line) -> list[str]:
     """What is left of the targets when one replica of a placement is away for long."""
-    assert line.best is not None
     said = []
-    point, scenario = line.best.point, line.scenario
+    point, scenario = line.found.point, line.scenario
     for index, place in enumerate(point.shape.placements):
         of = " and ".join(place.of)
         if point.replicas[index] == 1:
@@ -169,13 +163,13 @@ def sensitivity(line: Line) -> tuple[Swing, ...]:
         ends = [_changed(line, changes, factor) for factor in (1 - SWING, 1 + SWING)]
         if all(end is not False for end in ends):
             found.append(Swing(name, *(None if end is False else end for end in ends)))
-    return tuple(sorted(found, key=lambda swing: (-swing.size, swing.name)))[:INPUTS]
+    moving = [swing for swing in found if swing.size]
+    return tuple(sorted(moving, key=lambda swing: (-swing.size, swing.name)))[:INPUTS]
 
 
 def _inputs(line: Line) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each input in words, and the keys that are scaled."""
-    assert line.best is not None
-    names = dict.fromkeys(place.hardware for place in line.best.point.shape.placements)
+    names = dict.fromkeys(place.hardware for place in line.found.point.shape.placements)
 
     def each(*fields: str) -> tuple[str, ...]:
         return tuple(f"hardware.{name}.{field}" for name in names for field in fields)

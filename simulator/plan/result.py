@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from octavo.profiles.scenario import Scenario
 from octavo.simulator.estimate import tidy
 from octavo.simulator.plan.line import Line, evaluation_json, failure, words
 from octavo.simulator.plan.pareto import Choice, front
+from octavo.simulator.plan.questions import Relaxation, Swing
 from octavo.simulator.plan.trials import Evaluation
-
-
-@dataclass(frozen=True, slots=True)
-class Relaxation:
-    """What the plan would cost without one target, and what it would reach instead."""
-
-    target: str
-    wanted: float
-    reached: float | None
-    usd_per_hour: float
-    saved: float
-
-    def __str__(self) -> str:
-        reached = "nothing" if self.reached is None else f"{self.reached:.4g}"
-        return f"{self.target} {self.wanted:g} -> {reached} saves {self.saved:.2f} USD/h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +28,29 @@ class WhatIf:
 class Plan:
     """`own` is the scenario's; `beside` are its baselines and the policies that were tried, for the same traffic.
 
-    `headroom` is how many times the traffic the fleet carries; `band` the cost where steps are as much faster, or
-    slower, as the latency model may err (None: no fleet is enough).
+    `carries` is how many times the traffic each line's fleet carries; `band` the cost where steps are as much faster,
+    or slower, as the latency model may err (None: no fleet is enough); `one_down` what holds without a replica.
     """
 
     chosen: Line
     own: Line
     beside: tuple[Line, ...]
-    headroom: float | None
+    carries: Mapping[str, float | None]
     band: tuple[float | None, float | None]
     relaxations: tuple[Relaxation, ...]
+    one_down: tuple[str, ...]
     what_if: tuple[WhatIf, ...]
+    sensitivity: tuple[Swing, ...]
+    recheck: Evaluation | None
     simulations: int
 
     @property
     def best(self) -> Evaluation:
-        assert self.chosen.best is not None
-        return self.chosen.best
+        return self.chosen.found
+
+    @property
+    def headroom(self) -> float | None:
+        return self.carries[self.chosen.name]
 
     @property
     def scenario(self) -> Scenario:
@@ -76,43 +69,31 @@ class Plan:
         return front(self.choices())
 
     def break_even(self) -> list[str]:
-        """Where this costs as much as each of the others, and what its right answers must then be worth."""
-        return [text for line in self.lines if line is not self.chosen for text in self._against(line)]
+        """Against each of the others: at which price, traffic and accuracy this pays."""
+        return [f"against {line.name}: {self._against(line)}" for line in self.lines if line is not self.chosen]
 
-    def _against(self, line: Line) -> list[str]:
+    def _against(self, line: Line) -> str:
         if line.best is None:
-            return [f"{line.name}: no fleet meets the targets"]
-        mine, its = self.best, line.best
-        found = []
-        if mine.usd_per_hour > its.usd_per_hour:
-            ratio = its.usd_per_hour / mine.usd_per_hour
-            found.append(f"price: costs what {line.name} costs at {ratio:.0%} of today's device prices")
-        if "accuracy" in mine.metrics and "accuracy" in its.metrics:
-            found += _worth(mine, its, line.name, self.headroom)
-        return found
+            return "it has no fleet that meets the targets"
+        return "; ".join([*self._price(line.best), *self._traffic(line), *_worth(self.best, line.best)])
 
-    def to_json(self) -> str:
-        """A document; the same plan gives the same bytes."""
-        data = {
-            "kind": "plan",
-            "name": self.own.name,
-            "description": self.own.scenario.description,
-            "chosen": self.chosen.name,
-            "plan": evaluation_json(self.best, self.chosen.scenario),
-            "headroom": None if self.headroom is None else tidy(self.headroom),
-            "usd_per_hour_band": [None if usd is None else tidy(usd) for usd in self.band],
-            "next_cheaper": self.next_cheaper(),
-            "relax": [
-                {"target": r.target, "usd_per_hour": tidy(r.usd_per_hour), "says": str(r)} for r in self.relaxations
-            ],
-            "break_even": self.break_even(),
-            "what_if": [{"changes": w.changes, "usd_per_hour": w.usd_per_hour, "fleet": w.fleet} for w in self.what_if],
-            "pareto": [choice.to_json() for choice in self.pareto()],
-            "lines": [line.to_json() for line in self.lines],
-            "simulations": self.simulations,
-            "scenario": self.scenario.dump(),
-        }
-        return json.dumps(data, indent=1, allow_nan=False) + "\n"
+    def _price(self, its: Evaluation) -> Iterator[str]:
+        if self.best.usd_per_hour > its.usd_per_hour:
+            yield f"costs as much at {its.usd_per_hour / self.best.usd_per_hour:.0%} of today's device prices"
+        else:
+            yield f"costs {its.usd_per_hour / self.best.usd_per_hour - 1:.0%} less"
+
+    def _traffic(self, line: Line) -> Iterator[str]:
+        """From where on as many of the other fleets as carry the traffic cost more than this one."""
+        rate, mine, its = line.scenario.workload.rate, self.headroom, self.carries.get(line.name)
+        if rate is None or mine is None or its is None or self.best.usd_per_hour <= line.found.usd_per_hour:
+            return
+        fleets = self.best.usd_per_hour / line.found.usd_per_hour
+        enough = rate * its * max(1, int(fleets))
+        if enough < 0.9 * rate * mine:
+            yield f"cheaper from {enough:.3g} queries/s on"
+        else:
+            yield f"at no traffic up to the {rate * mine:.3g} queries/s that it carries"
 
     def next_cheaper(self) -> str | None:
         """Why the next cheaper fleet fails."""
@@ -120,25 +101,76 @@ class Plan:
         if cheaper is None:
             return None
         fleet = words(cheaper, self.chosen.scenario)
-        return f"{fleet} at {cheaper.usd_per_hour:.2f} USD/h: {failure(cheaper, self.chosen.scenario.targets)}"
+        strain = f"; {cheaper.strain}" if cheaper.strain else ""
+        return f"{fleet}, {cheaper.usd_per_hour:.2f} $/h: {failure(cheaper, self.chosen.scenario.targets)}{strain}"
+
+    def checked(self) -> str | None:
+        """What the longer simulation on fresh seeds says; None where there was none."""
+        again = self.recheck
+        if again is None:
+            return None
+        holds = again.meets(self.chosen.scenario.targets)
+        verdict = "the targets hold" if holds else f"FAILS: {failure(again, self.chosen.scenario.targets)}"
+        return f"{len(again.seeds)} fresh seeds x {again.queries} queries: {verdict}"
+
+    def to_json(self) -> str:
+        """A document; the same plan gives the same bytes."""
+        scenario = self.chosen.scenario
+        data = {
+            "kind": "plan",
+            "name": self.own.name,
+            "description": self.own.scenario.description,
+            "chosen": self.chosen.name,
+            "plan": evaluation_json(self.best, scenario),
+            "headroom": _tidy(self.headroom),
+            "usd_per_hour_band": [_tidy(usd) for usd in self.band],
+            "next_cheaper": self.next_cheaper(),
+            "relax": [
+                {"target": r.target, "usd_per_hour": tidy(r.usd_per_hour), "says": str(r)} for r in self.relaxations
+            ],
+            "one_down": list(self.one_down),
+            "break_even": self.break_even(),
+            "what_if": [{"changes": w.changes, "usd_per_hour": w.usd_per_hour, "fleet": w.fleet} for w in self.what_if],
+            "sensitivity": [_swing(each) for each in self.sensitivity],
+            "recheck": evaluation_json(self.recheck, scenario) if self.recheck else None,
+            "pareto": [choice.to_json() for choice in self.pareto()],
+            "lines": [line.to_json() for line in self.lines],
+            "simulations": self.simulations,
+            "scenario": self.scenario.dump(),
+        }
+        return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def _tidy(value: float | None) -> float | None:
+    return None if value is None else tidy(value)
+
+
+def _swing(each: Swing) -> dict[str, Any]:
+    return {"input": each.name, "usd_per_hour_less": _tidy(each.less), "usd_per_hour_more": _tidy(each.more)}
 
 
 def _choices(line: Line) -> Sequence[Choice]:
-    ran = [each for each in line.points if not each.refused and not each.overloaded and "accuracy" in each.metrics]
+    """Sketches have no accuracy and no cost per query of their own: they have their line's."""
+    kept = [each for each in line.points if not each.refused and not each.overloaded]
+    ran = [each for each in kept if "accuracy" in each.metrics]
     if not ran:
         return []
-    longest = max(ran, key=lambda each: (len(each.seeds), each.point.key))["accuracy"]
-    fleets = [(words(each, line.scenario), each) for each in ran]
-    return [Choice(line.name, fleet, longest, e["usd_per_query"], e["latency_p95"]) for fleet, e in fleets]
+    longest = max(ran, key=lambda each: (len(each.seeds), each.point.key))
+    per_hour = longest["usd_per_query"] / longest.usd_per_hour
+    return [
+        Choice(line.name, words(e, line.scenario), longest["accuracy"], per_hour * e.usd_per_hour, e["latency_p95"])
+        for e in kept
+    ]
 
 
-def _worth(mine: Evaluation, its: Evaluation, name: str, headroom: float | None) -> list[str]:
-    """The price of one more right answer, now and when the fleet is full."""
+def _worth(mine: Evaluation, its: Evaluation) -> Iterator[str]:
+    """The price of one more right answer."""
+    if "accuracy" not in mine.metrics or "accuracy" not in its.metrics:
+        return
     gained, more = mine["accuracy"] - its["accuracy"], mine["usd_per_query"] - its["usd_per_query"]
-    if more <= 0:
-        return [f"{name}: costs no less a query, with {-gained:+.1%} accuracy"]
-    if gained <= 0:
-        return [f"accuracy: pays against {name} at no price, being {gained:+.1%} as often right"]
-    full = mine["usd_per_query"] / (headroom or 1) - its["usd_per_query"]
-    later = f"; {max(full, 0) / gained:.3g} at {headroom:.2f}x the traffic" if headroom and headroom > 1 else ""
-    return [f"accuracy: pays against {name} if a right answer more is worth {more / gained:.3g} USD{later}"]
+    if abs(gained) < 0.0005:
+        yield "as often right"
+    elif more <= 0 or gained <= 0:
+        yield f"right {abs(gained):.1%} {'more' if gained > 0 else 'less'} often"
+    else:
+        yield f"right {gained:.1%} more often, which pays where a right answer more is worth {more / gained:.2g} $"

@@ -93,7 +93,7 @@ class Sketcher:
         ends = _merged([stage.ends for stage in stages])
         judges = [(place, count) for place, count in places if VALUE in self.scenario.names_of(place)]
         if judges and self._judged and self._writes(judges[0][0]) is False:
-            key = tuple((Shape((p,), point.shape.precision).key, c) for p, c in places)
+            key = tuple((point.shape.alone(p).key, c) for p, c in places)
             ends = self._judge(applied, key, *judges[0], ends)
         return self._summary(ends, _merged([stage.first for stage in stages]))
 
@@ -107,7 +107,7 @@ class Sketcher:
 
     def _asked(self, applied: Scenario, shape: Shape, place: Placement, replicas: int) -> Stage:
         """Experts of one placement, and the judge where it stands with them."""
-        key = (Shape((place,), shape.precision).key, replicas)
+        key = (shape.alone(place).key, replicas)
         if key not in self._stages:
             names = [name for name in self.scenario.names_of(place) if name == VALUE or name in self.columns]
             sets = [[name] for name in names] if place.mode == "dedicated" else [names]

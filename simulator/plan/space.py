@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 from octavo.profiles.catalog import list_profiles
 from octavo.profiles.ensemble import Lora
@@ -22,13 +22,16 @@ class Space:
 
     Devices are, by default, of the kinds that a tier has now and sold as the tier buys. A precision stands for weights
     whose expert states none; that answers stay as right in it is an assumption. Policies are searched only where
-    `targets.accuracy` says how right answers must be; without it they are planned for comparison.
+    `targets.accuracy` says how right answers must be; without it they are planned for comparison; one may state its
+    `samples_per_expert`. `batches` are `engine.max_num_seqs`, `budgets` `engine.max_num_batched_tokens`.
     """
 
     hardware: tuple[str, ...] | None = None
     tensor_parallel: tuple[int, ...] = (1, 2, 4, 8)
     precisions: tuple[Precision, ...] = ()
     modes: tuple[Mode, ...] = ("dedicated", "co-located", "lora")
+    batches: tuple[int, ...] = ()
+    budgets: tuple[int, ...] = ()
     together: bool = True
     mixed: bool = False
     policies: tuple[Mapping[str, Any], ...] = ()
@@ -37,8 +40,12 @@ class Space:
     def __post_init__(self) -> None:
         if not self.tensor_parallel or min(self.tensor_parallel) < 1 or self.most_devices < 1:
             raise ConfigError("space: tensor_parallel and most_devices are positive")
-        if wrong := [mode for mode in self.modes if mode not in ("dedicated", "co-located", "lora")]:
-            raise ConfigError(f"space.modes: {wrong[0]!r} -> dedicated, co-located, lora")
+        if wrong := [mode for mode in self.modes if mode not in get_args(Mode)]:
+            raise ConfigError(f"space.modes: {wrong[0]!r} -> {', '.join(get_args(Mode))}")
+        if wrong := [each for each in self.precisions if each not in get_args(Precision)]:
+            raise ConfigError(f"space.precisions: {wrong[0]!r} -> {', '.join(get_args(Precision))}")
+        if min((*self.batches, *self.budgets, 1)) < 1:
+            raise ConfigError("space: batches and budgets are positive")
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,28 @@ class Shape:
 
     placements: tuple[Placement, ...]
     precision: Precision | None = None
+    batch: int | None = None
+    budget: int | None = None
 
     @property
     def key(self) -> str:
         """Names the shape; the order of keys settles ties."""
         places = [f"{p.tier}/{p.hardware}x{p.devices}/{p.mode}/{'+'.join(p.of)}" for p in self.placements]
-        return " ".join([*places, *([self.precision] if self.precision else [])])
+        return " ".join([*places, *(f"{name}={value}" for name, value in self.engine.items())])
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """The settings of the engine that it chooses."""
+        chosen = {
+            "precision": self.precision,
+            "max_num_seqs": self.batch,
+            "max_num_batched_tokens": self.budget,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    def alone(self, place: Placement) -> Shape:
+        """One of its placements on its own."""
+        return replace(self, placements=(place,))
 
 
 @dataclass(frozen=True)
@@ -77,8 +100,8 @@ class Point:
         )
         tiers = {name: tier.model_copy(update={"devices": {}}) for name, tier in scenario.fleet.tiers.items()}
         change: dict[str, Any] = {"fleet": scenario.fleet.model_copy(update={"placement": placed, "tiers": tiers})}
-        if self.shape.precision:
-            change["engine"] = scenario.engine.model_copy(update={"precision": self.shape.precision})
+        if self.shape.engine:
+            change["engine"] = scenario.engine.model_copy(update=self.shape.engine)
         return scenario.model_copy(update=change)
 
 
@@ -113,12 +136,13 @@ def _sold(scenario: Scenario, tier: str, name: str, kinds: set[str] | None) -> b
 
 def shapes(scenario: Scenario, space: Space) -> Iterator[Shape]:
     """Every shape of the space, whether or not it fits. `scenario` is furnished."""
-    for precision in space.precisions or (None,):
+    engines = product(space.precisions or (None,), space.batches or (None,), space.budgets or (None,))
+    for precision, batch, budget in engines:
         for layout in _layouts(scenario, space):
             options = [tuple(_placements(scenario, place, space)) for place in layout]
             for chosen in product(*options):
                 if space.mixed or _alike(chosen):
-                    yield Shape(chosen, precision)
+                    yield Shape(chosen, precision, batch, budget)
 
 
 def _alike(chosen: Sequence[Placement]) -> bool:
@@ -162,6 +186,6 @@ def _modes(scenario: Scenario, place: Placement, space: Space) -> tuple[Mode, ..
         return ("dedicated",)
     merged = "value" in names
     lora = isinstance(scenario.ensemble.adapters, Lora) and not merged
-    allowed: tuple[Mode, ...] = ("co-located",) if merged else ("dedicated", "co-located", "lora")
+    allowed: tuple[Mode, ...] = ("co-located", "swapped") if merged else get_args(Mode)
     found = tuple(mode for mode in allowed if mode in space.modes and (mode != "lora" or lora))
     return found or (place.mode,)

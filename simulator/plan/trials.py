@@ -15,7 +15,7 @@ from octavo.profiles.scenario import Scenario, Targets
 from octavo.simulator.estimate import Estimate
 from octavo.simulator.metrics import Sample
 from octavo.simulator.plan.space import Point
-from octavo.simulator.run import run
+from octavo.simulator.run import Run, run
 
 AT_LEAST = ("goodput", "availability", "accuracy")
 
@@ -29,6 +29,7 @@ class Trial:
     label: str = ""
     band: float = 0.0
     refused: str | None = None
+    strain: str = ""
 
 
 def trial(task: tuple[Scenario, int]) -> Trial:
@@ -39,7 +40,24 @@ def trial(task: tuple[Scenario, int]) -> Trial:
         return Trial(None, refused=str(error))
     lanes = [lane.latency for device, _ in done.fleet.replicas for lane in device.lanes]
     labels = dict.fromkeys(latency.label for latency in lanes)
-    return Trial(done.sample, done.overloaded, "; ".join(labels), max(latency.band for latency in lanes))
+    widest = max(latency.band for latency in lanes)
+    return Trial(done.sample, done.overloaded, "; ".join(labels), widest, strain=_strain(task[0], done))
+
+
+def _strain(scenario: Scenario, done: Run) -> str:
+    """The busiest device; how many queries were late, and since when."""
+    device, place = max(done.fleet.replicas, key=lambda pair: pair[0].busy)
+    share = min(1.0, device.busy / max(done.seconds, device.time))
+    said = f"busiest is {device.name} ({' and '.join(place.of)}), {share:.0%}"
+    targets = scenario.targets
+    allowed = targets.latency_p95 or targets.latency_p99 or targets.latency_p50
+    if allowed is None:
+        return said
+    late = [query.arrival for query in done.world.queries if query.latency is None or query.latency > allowed]
+    if not late:
+        return said
+    share = len(late) / len(done.world.queries)
+    return f"{share:.0%} of the queries take more than {allowed:g} s, the first one after {late[0]:.0f} s; {said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +101,7 @@ class Evaluation:
     band: float = 0.0
     refused: str | None = None
     sketched: bool = False
+    strain: str = ""
 
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric].value

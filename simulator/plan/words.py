@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from octavo.simulator.plan.cost import HOURS_PER_MONTH
 from octavo.simulator.plan.line import Line, words
 from octavo.simulator.plan.pareto import picture
+from octavo.simulator.plan.questions import MOST_TRAFFIC, SWING, Swing
 from octavo.simulator.plan.result import Plan
-from octavo.simulator.plan.trials import Evaluation
+from octavo.simulator.plan.trials import AT_LEAST, Evaluation
 
 WIDTH = 100
+BAR = 50
 COLUMNS = f"{'':<24}{'$/h':>9}{'$/query':>11}{'accuracy':>10}{'p95 s':>8}{'busy':>7}  fleet"
 
 
@@ -23,21 +25,28 @@ def lines(plan: Plan, *, co2: bool = False) -> list[str]:
 def _texts(plan: Plan, co2: bool) -> Iterator[str]:
     best = plan.best
     yield f"{plan.own.name}: {plan.own.scenario.description}"
-    yield f"fleet      {words(best, plan.chosen.scenario)}"
+    yield f"buy        {words(best, plan.chosen.scenario)}"
     if plan.chosen is not plan.own:
         yield f"policy     {plan.chosen.name}"
     yield f"cost       {_cost(best)}"
-    yield f"targets    {_reached(plan)}"
-    yield f"energy     {best['joules_per_query']:.4g} J/query{_carbon(best) if co2 else ''}"
-    yield f"busy       {best['utilisation']:.0%}{_headroom(plan)}"
-    yield f"interval   {_interval(plan)}"
+    yield f"energy     {best['joules_per_query']:,.0f} J/query{_carbon(best) if co2 else ''}"
+    yield f"reaches    {_reached(plan)}"
+    yield f"load       devices {best['utilisation']:.0%} busy{_headroom(plan)}"
+    yield f"sure       {_interval(plan)}"
+    if checked := plan.checked():
+        yield f"checked    {checked}"
     yield f"cheaper    {plan.next_cheaper() or 'no cheaper fleet can keep up or hold the models'}"
-    yield f"relax      {plan.relaxations[0] if plan.relaxations else 'no single target stands in the way of saving'}"
+    yield f"relax      {plan.relaxations[0] if plan.relaxations else 'to give up one target saves nothing'}"
+    for text in plan.one_down:
+        yield f"failure    without {text}"
     for text in plan.break_even():
         yield f"pays       {text}"
     for each in plan.what_if:
-        cost = "no plan" if each.usd_per_hour is None else f"{each.usd_per_hour:.2f} USD/h"
+        cost = "no plan" if each.usd_per_hour is None else f"{each.usd_per_hour:.2f} $/h"
         yield f"what if    {each.changes}: {cost}, {each.fleet}"
+    if plan.sensitivity:
+        yield ""
+        yield from tornado(plan.sensitivity, best.usd_per_hour)
     yield ""
     yield COLUMNS
     yield from (_row(line) for line in plan.lines)
@@ -55,7 +64,7 @@ def _cost(best: Evaluation) -> str:
     answers = best.metrics.get("usd_per_million_tokens")
     per_million = f", {answers.value:.3g} $/1M answer tokens" if answers else ""
     month = best.usd_per_hour * HOURS_PER_MONTH
-    return f"{best.usd_per_hour:.2f} $/h, {month:,.0f} $/month, {best['usd_per_query']:.3g} $/query{per_million}"
+    return f"{best.usd_per_hour:.2f} $/h, {month:,.0f} $/month, {best['usd_per_query']:.2g} $/query{per_million}"
 
 
 def _reached(plan: Plan) -> str:
@@ -63,10 +72,11 @@ def _reached(plan: Plan) -> str:
     for name, wanted in plan.chosen.scenario.targets:
         if wanted is not None:
             estimate = plan.best.metrics[name]
-            low, high = estimate.low, estimate.high
-            spread = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
-            found.append(f"{name} {estimate.value:.3g}{spread} of {wanted:g}")
-    return "; ".join(found) or "none: the cheapest fleet that keeps up"
+            half = estimate.half_width
+            spread = "" if half is None else f" ± {half:.2g}"
+            limit = "at least" if name in AT_LEAST else "at most"
+            found.append(f"{name} {estimate.value:.3g}{spread} ({limit} {wanted:g})")
+    return "; ".join(found) or "no targets: the cheapest fleet that keeps up"
 
 
 def _carbon(best: Evaluation) -> str:
@@ -75,13 +85,20 @@ def _carbon(best: Evaluation) -> str:
 
 
 def _headroom(plan: Plan) -> str:
-    return "" if plan.headroom is None else f"; carries {plan.headroom:.2f}x the traffic within its targets"
+    if plan.headroom is None:
+        return ""
+    if plan.headroom < 1.01:
+        return "; no more traffic than this fits the targets"
+    most = "at least " if plan.headroom >= MOST_TRAFFIC else "about "
+    return f"; targets hold up to {most}{plan.headroom:.2f} times the traffic"
 
 
 def _interval(plan: Plan) -> str:
-    low, high = ("no such fleet" if usd is None else f"{usd:.2f}" for usd in plan.band)
+    low, high = ("no such fleet is enough" if usd is None else f"{usd:.2f}" for usd in plan.band)
     best = plan.best
-    return f"{low} to {high} $/h if steps are {best.band:.0%} faster or slower; {len(best.seeds)} seeds; {best.label}"
+    runs = f"{len(best.seeds)} {'seed' if len(best.seeds) == 1 else 'seeds'}"
+    runs += f" x {best.queries} queries" if best.queries else ""
+    return f"{low} to {high} $/h where steps take {best.band:.0%} less or more time; {runs}; {best.label}"
 
 
 def _row(line: Line) -> str:
@@ -91,3 +108,19 @@ def _row(line: Line) -> str:
     right = f"{best['accuracy']:.1%}" if "accuracy" in best.metrics else "-"
     numbers = f"{best.usd_per_hour:>9.2f}{best['usd_per_query']:>11.3g}{right:>10}{best['latency_p95']:>8.3g}"
     return f"{line.name[:23]:<24}{numbers}{best['utilisation']:>7.0%}  {words(best, line.scenario)}"[:WIDTH]
+
+
+def tornado(swings: Sequence[Swing], usd_per_hour: float) -> Iterator[str]:
+    """A bar per input from its cheaper to its dearer end; where no fleet is enough the bar is open."""
+    ends = [usd for each in swings for usd in (each.less, each.more) if usd is not None]
+    low, high = min([usd_per_hour, *ends]), max([usd_per_hour, *ends])
+    scale = (BAR - 1) / ((high - low) or 1)
+    yield f"{'$/h where an input changes':<28}{f'-{SWING:.0%}':>9}{f'+{SWING:.0%}':>9}"
+    for each in swings:
+        at = sorted(round(((high if usd is None else usd) - low) * scale) for usd in (each.less, each.more))
+        now = round((usd_per_hour - low) * scale)
+        bar = [" "] * BAR
+        bar[at[0] : at[1] + 1] = "=" * (at[1] - at[0] + 1)
+        bar[now] = "|"
+        said = "".join(f"{'none' if usd is None else f'{usd:.2f}':>9}" for usd in (each.less, each.more))
+        yield f"{each.name[:27]:<28}{said}  {''.join(bar).rstrip()}"
