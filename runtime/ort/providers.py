@@ -17,6 +17,7 @@ import onnxruntime as ort
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.runtime import trouble
 from octavo.runtime.ort.assignment import RECORD, check_assignment
+from octavo.runtime.ort.gpu import preload
 from octavo.runtime.ort.identity import identity_model
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -56,6 +57,8 @@ def probe(provider: str) -> Probe:
         return Probe(provider, False, f"{version} was built without it; {_installed()}")
     with native_messages() as messages:
         try:
+            if provider in (CUDA, TENSORRT):
+                preload()
             session = ort.InferenceSession(identity_model(1), _quiet(), providers=[provider])
             if session.get_providers()[0] != provider:
                 return Probe(provider, False, explain(provider, messages(), session.get_providers()[0]))

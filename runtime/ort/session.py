@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import onnxruntime as ort
 from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import GraphEntry, KVLayout, Manifest, Weights
 from octavo.runtime.ort.assignment import RECORD, check_assignment
+from octavo.runtime.ort.engines import Engines, find_engines, make_room
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT, check_session
 from octavo.runtime.trouble import told
 
@@ -93,8 +92,9 @@ def open_model(
     threads: int,
     *,
     allow_fallback: bool = False,
+    built: Engines | None = None,
 ) -> Model:
-    """Open the graph of a model that is written for the provider.
+    """Open the graph of a model that is written for the provider; on TensorRT as `built`, or as engines are found.
 
     Raises BundleError where it has none, MachineError where the session cannot be created, or where any of its nodes
     runs elsewhere and no fallback is allowed.
@@ -105,10 +105,11 @@ def open_model(
         raise BundleError(f"{bundle}: {name} has no graph for {provider}, only {', '.join(graphs)}")
     graph = graphs[fitting[0].graph]
     options = session_options(threads)
+    if provider == TENSORRT and built is None:
+        built = find_engines(manifest, graph, fitting[0], device.index)
     with told(f"{name}: {provider} cannot open {fitting[0].model}"):
-        session = open_session(
-            bundle, fitting[0], options, providers(provider, device, graph, engines(manifest, fitting[0]))
-        )
+        chosen = providers(provider, device, built)
+        session = open_session(bundle, fitting[0], options, chosen, built)
     check_session(session, provider, name)
     read = (bundle / fitting[0].model).read_bytes
     fallback = check_assignment(name, session, provider, read, allow_fallback=allow_fallback)
@@ -126,31 +127,27 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def providers(provider: str, device: Device, graph: GraphEntry, engines: Path) -> list[Any]:
-    """The provider with its options; the CPU comes after a GPU only for the shapes' arithmetic.
-
-    TensorRT keeps what it builds in the folder `engines`.
-    """
+def providers(provider: str, device: Device, engines: Engines | None) -> list[Any]:
+    """The provider with its options; the CPU comes after a GPU only for the shapes' arithmetic."""
     if provider == CPU:
         return [CPU]
     own = {"device_id": str(device.index)}
     if provider == CUDA:
         return [(CUDA, own | {"arena_extend_strategy": "kSameAsRequested"}), CPU]
-    engines.mkdir(parents=True, exist_ok=True)
-    kept = {"trt_engine_cache_path": str(engines), "trt_timing_cache_path": str(engines.parent)}
-    return [(TENSORRT, own | graph.trt_options | graph.trt_profiles | kept), (CUDA, own), CPU]
+    assert engines is not None
+    make_room(engines)
+    return [(TENSORRT, own | engines.options), (CUDA, own), CPU]
 
 
-def engines(manifest: Manifest, weights: Weights) -> Path:
-    """Where engines built for a graph with these weights by this ONNX Runtime are kept: its name is their hash."""
-    hashes = {entry.path: entry.sha256 for entry in manifest.files}
-    parts = [ort.__version__, *(hashes[path] for path in sorted({weights.model, *weights.locations.values()}))]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "octavo" / "engines" / blake2b("".join(parts).encode(), digest_size=12).hexdigest()
+def open_session(
+    bundle: Path, weights: Weights, options: Any, chosen: list[Any], engines: Engines | None = None
+) -> Any:
+    """Weights beside the graph are opened by path; shared ones are mapped and given to ONNX Runtime by name.
 
-
-def open_session(bundle: Path, weights: Weights, options: Any, chosen: list[Any]) -> Any:
-    """Weights beside the graph are opened by path; shared ones are mapped and given to ONNX Runtime by name."""
+    An engine that was built ahead has its weights in itself.
+    """
+    if engines and engines.model:
+        return ort.InferenceSession(engines.model, options, providers=chosen)
     model = bundle / weights.model
     files = {location: bundle / path for location, path in weights.locations.items()}
     if all(path == model.parent / location for location, path in files.items()):
