@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= runtime,serve,export,dev
+EXTRAS ?= runtime,serve,cluster,grammar,otel,export,dev
 INSTALLED := $(VENV)/.installed
 
 .PHONY: setup demo test lint types docs gpu compile plain clean

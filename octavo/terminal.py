@@ -133,6 +133,10 @@ def ending(error: BaseException) -> tuple[str, int] | None:
 def _extra_with(module: str) -> str | None:
     extras = {
         "runtime": {"onnxruntime", "tokenizers", "jinja2", "psutil"},
+        "serve": {"starlette", "uvicorn", "h11", "prometheus_client"},
+        "cluster": {"ray"},
+        "grammar": {"llguidance"},
+        "otel": {"opentelemetry"},
         "export": {"torch", "onnx", "onnx_ir", "safetensors", "transformers", "optimum", "ml_dtypes"},
     }
     return next((extra for extra, modules in extras.items() if module.split(".")[0] in modules), None)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from octavo.options import Bundle, Fallback, Provider
+from octavo import show
+from octavo.options import Bundle, Devices, Fallback, Prepack, Provider, Threads, several
+from octavo.profiles.errors import ConfigError
 
 
 def serve(
@@ -23,12 +25,21 @@ def serve(
     trace: Annotated[Path | None, typer.Option(help="Append trace records for `octavo validate`.")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples per expert.", min=1)] = None,
     min_candidates: Annotated[int, typer.Option(help="Fewer than these are no answer.", min=1)] = 1,
+    on: Annotated[str, typer.Option(help="local, or ray: over a cluster's nodes.")] = "local",
+    plan: Annotated[Path | None, typer.Option(help="On Ray: place the models as this scenario does.")] = None,
+    branches: Annotated[int | None, typer.Option(help="On Ray: deal the models out over so many.", min=1)] = None,
+    ray_address: Annotated[str | None, typer.Option(help="On Ray: the cluster; one of this machine's own.")] = None,
     provider: Provider = None,
     allow_fallback: Fallback = False,
+    devices: Devices = None,
+    threads: Threads = None,
+    prepack: Prepack = False,
 ) -> None:
     """Serve the ensemble as one model behind an OpenAI-compatible endpoint.
 
     /v1/chat/completions, /v1/completions, /v1/models, /health, /ready, /metrics. Overload is refused with 429.
+
+    On Ray each branch holds some of the models, and the bundle's folder must be at the same path on every node.
     """
     from octavo.runtime.server import ServerSettings, read_keys
     from octavo.runtime.server import serve as listen
@@ -43,5 +54,22 @@ def serve(
         drain=drain,
         trace=trace,
     )
-    load = {"samples": samples, "min_candidates": min_candidates, "provider": provider}
-    listen(bundle, settings, allow_fallback=allow_fallback, **load)
+    placed = {"provider": provider, "allow_fallback": allow_fallback}
+    placed |= {"devices": several(devices), "threads": threads, "prepack": prepack}
+    if show.choice("on", on, Literal["local", "ray"]) == "ray":
+        from octavo.runtime.cluster.deploy import ClusterSettings, serve_on_ray
+        from octavo.runtime.cluster.layout import branches_for
+
+        cluster = ClusterSettings(
+            bundle=bundle.resolve(),
+            branches=branches_for(bundle, plan, branches),
+            server=settings,
+            samples=samples,
+            min_candidates=min_candidates,
+            placement=placed,
+        )
+        serve_on_ray(cluster, ray_address)
+        return
+    if plan or branches or ray_address:
+        raise ConfigError("serve: --plan, --branches and --ray-address go with --on ray")
+    listen(bundle, settings, samples=samples, min_candidates=min_candidates, **placed)

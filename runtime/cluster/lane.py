@@ -17,7 +17,7 @@ from octavo.runtime.core.scheduler import Limits
 from octavo.runtime.lane import Lane, Turn
 from octavo.runtime.loop import Loop
 
-PATIENCE = 10.0  # seconds without news, not even an empty one, after which a branch is taken for lost
+PATIENCE = 5.0  # seconds without news, not even an empty one, after which a branch is taken for lost
 PAUSE = 0.5  # seconds between two looks at whether a lost branch is back
 
 
