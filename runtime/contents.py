@@ -24,6 +24,15 @@ class Decoder(Protocol):
     def decode(self, tokens: Tokens) -> str: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A written token's log-probability, and the likeliest tokens in its place: their ids and log-probabilities."""
+
+    logprob: float
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """A query with its contents: `prompt` are the tokens that every model reads.
@@ -31,6 +40,8 @@ class Request:
     `number` tells queries of one seed apart. `label` finds in a text what a vote counts; `verify` says whether a text
     is right, for the policy that asks. `listener` hears what each token adds to an inference's text, perhaps nothing
     yet, in a device's thread. Without `ends`, end tokens end nothing: every inference writes its whole budget.
+    `grammar` (see `octavo.runtime.grammar.grammar_source`) is what every text must follow. No end token is written
+    before `min_tokens`. `noted` asks for a Note of every token, with so many likely ones; None: for none.
     """
 
     query: Query
@@ -44,6 +55,9 @@ class Request:
     verify: Callable[[str], bool] | None = None
     listener: Callable[[Inference, str], None] | None = None
     ends: bool = True
+    grammar: str | None = None
+    min_tokens: int = 0
+    noted: int | None = None
 
     def sampling_of(self, model: str) -> Sampling:
         return self.own_sampling.get(model, self.sampling)
@@ -62,10 +76,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """What a candidate wrote: all of its tokens, with those of the one that it continues, and their text."""
+    """What a candidate wrote: all of its tokens, with those of the one that it continues, their text and notes."""
 
     tokens: Tokens
     text: str
+    notes: tuple[Note, ...] = ()
 
 
 class Contents:
@@ -116,6 +131,7 @@ class Contents:
         ended: bool,
         text: str | None = None,
         value: float | None = None,
+        notes: tuple[Note, ...] = (),
     ) -> Candidate:
         """Book what an inference wrote. `logprob` is the sum over its own tokens; the candidate gets the mean of all.
 
@@ -127,6 +143,7 @@ class Contents:
             logprob += earlier.mean_logprob * earlier.total_tokens
             total += earlier.total_tokens
             new_and_old = np.concatenate([self._written[earlier].tokens, new])
+            notes = self._written[earlier].notes + notes
         else:
             new_and_old = new
         text = self.decoder.decode(new_and_old) if text is None else text
@@ -134,7 +151,7 @@ class Contents:
         label = _labelled(request.label if request else None, text)
         candidate = Candidate(inference, len(new), logprob / max(total, 1), label, value, ended)
         if request is not None:
-            self._written[candidate] = Written(new_and_old, text)
+            self._written[candidate] = Written(new_and_old, text, notes)
             self._of_query[inference.query].append(candidate)
         return candidate
 

@@ -20,8 +20,10 @@ from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import Policy, policy_named
 from octavo.runtime.core.query import Candidate, Ensemble, Inference, Query
 from octavo.runtime.core.trace import Record, RunRecord
+from octavo.runtime.grammar import Form, grammar_source, grammars_of
 from octavo.runtime.lane import Lane
 from octavo.runtime.loop import Closed, Loop
+from octavo.runtime.pieces import Piece, spelled
 from octavo.runtime.place import Placed, Placement, place
 from octavo.runtime.recorder import Recorder
 from octavo.runtime.sampling import Sampling
@@ -34,7 +36,10 @@ Finish = Literal["stop", "length"]  # an end token or a stop string; or the budg
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One candidate: which expert's, its text, and what is known of it. `seconds` is when it ended, from the ask."""
+    """One candidate: which expert's, its text, and what is known of it. `seconds` is when it ended, from the ask.
+
+    `pieces` are the tokens of the text, each with its log-probability, where `top_logprobs` asked for them.
+    """
 
     expert: str
     sample: int
@@ -46,6 +51,7 @@ class Reply:
     seconds: float
     chosen: bool
     finish: Finish = "stop"
+    pieces: tuple[Piece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,7 @@ class Octavo:
         max_step_tokens: int = 2048,
         kv_bytes: int | None = None,
         prefix_tokens: int | None = 64,
+        prepack: bool = False,
         samples: int | None = None,
         min_candidates: int = 1,
         verify: bool = True,
@@ -127,7 +134,7 @@ class Octavo:
     ) -> Octavo:
         """Verify a bundle and open its models.
 
-        `provider` is tensorrt, cuda or cpu (None: the best that works); the arguments up to `prefix_tokens` are those
+        `provider` is tensorrt, cuda or cpu (None: the best that works); the arguments up to `prepack` are those
         of `octavo.runtime.place.Placement`. `samples` per expert and `min_candidates` make the ensemble. `verify=False`
         skips the hashes, not the list of files. `keep_records` keeps what `records` gives.
 
@@ -138,7 +145,9 @@ class Octavo:
         vocabulary = Vocabulary(bundle / manifest.experts[0].folder)
         contents = Contents(vocabulary)
         wanted = Placement(
-            provider, allow_fallback, devices, threads, context, max_rows, max_step_tokens, kv_bytes, prefix_tokens
+            *(provider, allow_fallback, devices, threads, context, max_rows, max_step_tokens, kv_bytes, prefix_tokens),
+            prepack=prepack,
+            verify=verify,
         )
         placed = place(bundle, manifest, wanted, vocabulary, contents)
         council = Council(ensemble_of(manifest, samples, min_candidates), policy_named(manifest.defaults.policy))
@@ -179,7 +188,10 @@ class Octavo:
         - `seed`: the same seed gives the same candidates, whatever else is asked meanwhile;
         - `deadline` in seconds: the answer is then chosen among what has arrived;
         - `label`, finds in a text what a vote counts; `verify`, says of a text whether it is right;
-        - `ends=False`: end tokens end nothing, every candidate writes its whole budget.
+        - `ends=False`: end tokens end nothing, every candidate writes its whole budget; before `min_tokens` none does;
+        - `grammar`: what every candidate's text must be: a JSON Schema (a mapping), or a grammar in llguidance's Lark
+          form (a text); needs octavo[grammar]. What `max_new_tokens` cuts off is not whole (`finish` is "length");
+        - `top_logprobs`: 0 or more, gives each reply its `pieces`, with so many likely tokens each.
 
         Raises ConfigError for a wrong option or a prompt longer than the context, MachineError where no candidate
         arrived.
@@ -277,6 +289,9 @@ class Octavo:
         label: Label | None = None,
         verify: Callable[[str], bool] | None = None,
         ends: bool = True,
+        grammar: Form | None = None,
+        min_tokens: int = 0,
+        top_logprobs: int | None = None,
         **sampling: Any,
     ) -> tuple[Request, Policy, float | None]:
         tokens = self._tokens(prompt)
@@ -295,13 +310,45 @@ class Octavo:
             verify,
             listener,
             ends,
+            self._grammar(grammar, ends=ends, min_tokens=min_tokens),
+            min_tokens,
+            self._noted(top_logprobs),
         )
         return request, chosen, deadline
+
+    def _grammar(self, form: Form | None, *, ends: bool, min_tokens: int) -> str | None:
+        """The grammar's source, after it was tried. Raises ConfigError."""
+        if form is None:
+            return None
+        if self._columns is not None:
+            raise ConfigError(f"grammar: the bundle's graphs give {self._columns} logits only; export it without top_k")
+        if not ends or min_tokens:
+            raise ConfigError("grammar: ends=False and min_tokens are for texts of no form")
+        source = grammar_source(form)
+        grammars_of(self.vocabulary).check(source)
+        return source
+
+    def _noted(self, most: int | None) -> int | None:
+        limit = self.vocabulary.size if self._columns is None else self._columns
+        if most is not None and not 0 <= most <= limit:
+            raise ConfigError(f"top_logprobs: must be in [0, {limit}], got {most}")
+        return most
+
+    @property
+    def _columns(self) -> int | None:
+        """How few logits an expert's graph gives; None: all of them."""
+        graphs = (self.manifest.graph(entry.graph) for expert in self.manifest.experts for entry in expert.weights)
+        widths = [int(out.shape[2]) for graph in graphs for out in graph.outputs if out.name == "top_values"]
+        return min(widths, default=None)
 
     def _tokens(self, prompt: Prompt) -> Tokens:
         if isinstance(prompt, str):
             return self.vocabulary.encode(prompt)
-        return prompt if isinstance(prompt, np.ndarray) else self.vocabulary.chat(prompt)
+        if not isinstance(prompt, np.ndarray):
+            return self.vocabulary.chat(prompt)
+        if len(prompt) and not 0 <= prompt.min() <= prompt.max() < self.vocabulary.size:
+            raise ConfigError(f"prompt: token ids are in [0, {self.vocabulary.size})")
+        return prompt
 
     def _shown(self, prompt: Prompt) -> str:
         """A prompt as a result shows it: of a conversation, the last message."""
@@ -328,6 +375,9 @@ class Octavo:
                 closed.ended[candidate] - closed.arrival,
                 candidate is answer.candidate,
                 self._finish(candidate, written),
+                tuple(spelled(self.vocabulary.bytes, written.tokens.tolist(), written.notes, written.text))
+                if written.notes
+                else (),
             )
 
         replies = sorted(map(reply, answer.candidates), key=lambda each: (order[each.expert], each.sample))

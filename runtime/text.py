@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 
 from octavo.profiles.errors import BundleError, ConfigError
 from octavo.runtime.contents import Tokens
+from octavo.runtime.pieces import byte_table
 
 Message = Mapping[str, str]
 UNFINISHED = "�"  # what a decoder gives for bytes that are not yet a character
@@ -43,6 +45,11 @@ class Vocabulary:
     def size(self) -> int:
         """How many tokens there are."""
         return int(self._tokenizer.get_vocab_size())
+
+    @cached_property
+    def bytes(self) -> list[bytes]:
+        """What each token id adds to a text; special tokens add nothing."""
+        return byte_table(self._tokenizer)
 
     def encode(self, text: str, *, special: bool = True) -> Tokens:
         """Token ids; `special` adds what the tokenizer's post-processor says, such as a first `bos`."""

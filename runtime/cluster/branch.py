@@ -97,6 +97,9 @@ class Branch:
             errand.stop,
             listener=relay.grew if errand.watched else None,
             ends=errand.ends,
+            grammar=errand.grammar,
+            min_tokens=errand.min_tokens,
+            noted=errand.noted,
         )
         relay.request = request
         self._loop.submit(request, relay.over, relay.deliberate)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from octavo.runtime.contents import Contents, Request, Tokens
+from octavo.runtime.contents import Contents, Note, Request, Tokens
 from octavo.runtime.core.query import Candidate, Inference, Lost, Score
 from octavo.runtime.engine import Ended
 from octavo.runtime.sampling import Sampling
@@ -23,6 +23,7 @@ class Earlier:
     tokens: Tokens
     text: str
     mean_logprob: float
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,9 @@ class Errand:
     ends: bool
     watched: bool
     asked: tuple[Asked, ...]
+    grammar: str | None = None
+    min_tokens: int = 0
+    noted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class Wrote:
     text: str
     value: float | None
     finished: bool
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,9 @@ def errand_of(inferences: tuple[Inference, ...], contents: Contents) -> Errand:
         request.ends,
         request.listener is not None,
         tuple(_asked(inference, contents) for inference in inferences),
+        request.grammar,
+        request.min_tokens,
+        request.noted,
     )
 
 
@@ -132,7 +140,7 @@ def _asked(inference: Inference, contents: Contents) -> Asked:
         if candidate is None:
             return None
         written, whose = contents.written(candidate), candidate.inference
-        return Earlier(whose.model, whose.sample, written.tokens, written.text, candidate.mean_logprob)
+        return Earlier(whose.model, whose.sample, written.tokens, written.text, candidate.mean_logprob, written.notes)
 
     return Asked(
         inference.model,
@@ -152,7 +160,7 @@ def inferences_of(errand: Errand, request: Request, contents: Contents) -> list[
             return None
         whose = Inference(request.query, earlier.model, earlier.sample)
         total = earlier.mean_logprob * len(earlier.tokens)
-        return contents.add(whose, earlier.tokens, total, ended=False, text=earlier.text)
+        return contents.add(whose, earlier.tokens, total, ended=False, text=earlier.text, notes=earlier.notes)
 
     return [
         Inference(
@@ -180,7 +188,8 @@ def news_of(result: Ended, place: int, times: Times, contents: Contents) -> News
             before = earlier.total_tokens if earlier else 0
             total = result.mean_logprob * result.total_tokens - (earlier.mean_logprob * before if earlier else 0.0)
             own = np.ascontiguousarray(written.tokens[before:])
-            return Wrote(place, times, own, total, written.text, result.value, result.finished)
+            notes = written.notes[before:]
+            return Wrote(place, times, own, total, written.text, result.value, result.finished, notes)
 
 
 def result_of(news: Wrote | Judged | Failed, inference: Inference, contents: Contents) -> Ended:
@@ -194,5 +203,11 @@ def result_of(news: Wrote | Judged | Failed, inference: Inference, contents: Con
             return Score(inference.judges, news.value, inference)
         case Wrote():
             return contents.add(
-                inference, news.tokens, news.logprob, ended=news.finished, text=news.text, value=news.value
+                inference,
+                news.tokens,
+                news.logprob,
+                ended=news.finished,
+                text=news.text,
+                value=news.value,
+                notes=news.notes,
             )

@@ -8,10 +8,11 @@ from math import isfinite
 
 import numpy as np
 
-from octavo.runtime.contents import Contents, Tokens
-from octavo.runtime.core.query import Candidate, Lost
+from octavo.runtime.contents import Contents, Request, Tokens
+from octavo.runtime.core.query import Candidate, Inference, Lost
 from octavo.runtime.core.scheduler import Job, Limits, Prompt, Step
 from octavo.runtime.engine import Ended
+from octavo.runtime.grammar import Follower, grammars_of
 from octavo.runtime.ort.binding import Calls, Outputs
 from octavo.runtime.ort.cache import Cache
 from octavo.runtime.ort.drawing import Drawing
@@ -56,7 +57,7 @@ class ExpertEngine:
         self._prefixes = Prefixes(self._cache, limits.hash_tokens) if limits.prefix_caching else None
         self._prefiller = Prefiller(self._calls, self._prefixes)
         self._rows = Rows(limits.max_rows, length)
-        self._drawing = Drawing(model, self._rows)
+        self._drawing = Drawing(model, self._rows, vocabulary.ends)
         self._ends = np.array(vocabulary.ends, np.int64)
         self._parked: dict[Job, Parked] = {}
         self._adapters = {name: number for number, name in enumerate(model.graph.adapters)}
@@ -140,7 +141,16 @@ class ExpertEngine:
         if growing and inference.continues:
             growing.begin(contents.written(inference.continues).tokens)
         budget = min(inference.budget, self._cache.length - len(prefix))
-        return Row(job, request, prefix, sampling, settings, budget, growing)
+        form = self._form(request, inference)
+        least = max(0, request.min_tokens - drawn)
+        return Row(job, request, prefix, sampling, settings, budget, growing, form, least)
+
+    def _form(self, request: Request, inference: Inference) -> Follower | None:
+        """What follows the inference's text through the grammar, if it has one."""
+        if request.grammar is None:
+            return None
+        before = self._contents.written(inference.continues).tokens if inference.continues else None
+        return grammars_of(self._vocabulary).follow(request.grammar, self._drawing.columns, before)
 
     def _read(self, prompt: Prompt) -> tuple[Tokens, int]:
         """The tokens of a prompt and its expert's adapter; those of a preempted job hold what it had written."""
@@ -161,9 +171,16 @@ class ExpertEngine:
         over = (tokens[:, None] == self._ends).any(axis=1) & rows.ends[part]
         over |= rows.written[part] >= rows.budget[part]
         over |= ~np.isfinite(logprobs)
+        if rows.shaped:
+            over |= self._whole(part)
         if rows.watched:
             over |= self._watch(part)
         return [rows.rows[part.start + place].job for place in np.flatnonzero(over)] if over.any() else []
+
+    def _whole(self, part: slice) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """True where a row's grammar lets nothing follow what it has written."""
+        rows = self._rows.rows[part]
+        return np.array([row.form is not None and row.form.whole for row in rows], bool)
 
     def _watch(self, part: slice) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Follow the text of watched rows; true where a stop string ends one."""
@@ -185,16 +202,20 @@ class ExpertEngine:
         if row.growing is not None:
             row.request.hear(job.inference, row.growing.rest())
         if not isfinite(logprob):
-            return Lost(job.inference, f"{job.inference.model}: its logits are not finite")
+            stuck = row.form is not None and row.form.stuck
+            why = "its tokens cannot write what the grammar wants" if stuck else "its logits are not finite"
+            return Lost(job.inference, f"{job.inference.model}: {why}")
         ended = self._ended(row, tokens)
-        return self._contents.add(job.inference, tokens, logprob, ended=ended, text=row.text, value=value)
+        notes = tuple(row.notes)
+        return self._contents.add(job.inference, tokens, logprob, ended=ended, text=row.text, value=value, notes=notes)
 
     def _ended(self, row: Row, tokens: Tokens) -> bool:
         """Whether the text is whole: an end token, a stop string, or the query's own budget, not the inference's."""
         inference = row.job.inference
         before = inference.continues.total_tokens if inference.continues else 0
         whole = before + len(tokens) >= inference.query.max_new_tokens
-        return whole or tokens[-1] in self._ends or (row.growing is not None and row.growing.stopped)
+        formed = row.form is not None and row.form.whole
+        return whole or formed or tokens[-1] in self._ends or (row.growing is not None and row.growing.stopped)
 
     def _leave(self, job: Job) -> None:
         place = self._rows.place[job]

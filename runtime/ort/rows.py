@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.runtime.contents import Request, Tokens
+from octavo.runtime.contents import Note, Request, Tokens
 from octavo.runtime.core.scheduler import Job
+from octavo.runtime.grammar import Follower
 from octavo.runtime.ort.sampling import SETTINGS
 from octavo.runtime.sampling import Sampling
 from octavo.runtime.text import Growing
@@ -19,8 +20,8 @@ from octavo.runtime.text import Growing
 class Row:
     """One job's contents while it decodes, and while it waits to be computed again.
 
-    `prefix` is what it read before it wrote, `budget` how many tokens it may write; `growing` follows its text where
-    someone watches it.
+    `prefix` is what it read before it wrote, `budget` how many tokens it may write, before `least` no end token;
+    `growing` follows its text where someone watches it, `form` where a grammar rules it. `notes` are of its own tokens.
     """
 
     job: Job
@@ -30,6 +31,14 @@ class Row:
     settings: tuple[float, ...]
     budget: int
     growing: Growing | None = None
+    form: Follower | None = None
+    least: int = 0
+    notes: list[Note] = field(default_factory=list)
+
+    @property
+    def shaped(self) -> bool:
+        """Whether what it draws from are not the model's logits as they are."""
+        return self.sampling.penalised or self.form is not None or self.least > 0
 
     @property
     def text(self) -> str | None:
@@ -58,7 +67,8 @@ class Rows:
         self.scores = np.zeros(rows, np.float32)
         self.tokens = np.zeros((rows, length), np.int64)
         self.watched: list[Row] = []
-        self.penalised: list[Row] = []
+        self.shaped: list[Row] = []
+        self.noted: list[Row] = []
         self._every = np.arange(rows)
 
     def append(self, row: Row) -> int:
@@ -75,8 +85,10 @@ class Rows:
         self.logprob[place] = 0.0
         if row.growing is not None:
             self.watched.append(row)
-        if row.sampling.penalised:
-            self.penalised.append(row)
+        if row.shaped:
+            self.shaped.append(row)
+        if row.request.noted is not None:
+            self.noted.append(row)
         return place
 
     def restore(self, place: int, tokens: Tokens, logprob: float) -> None:
@@ -89,7 +101,7 @@ class Rows:
     def remove(self, place: int) -> int | None:
         """Take a row out; returns the place whose cache belongs into the hole, None when there is none."""
         row = self.rows[place]
-        for special in (self.watched, self.penalised):
+        for special in (self.watched, self.shaped, self.noted):
             if row in special:
                 special.remove(row)
         del self.place[row.job]

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from octavo.runtime.local import Finish, Reply
 from octavo.runtime.server.desk import Answered, Taken
+from octavo.runtime.server.logprobs import ChatLogprobs, TextLogprobs
 from octavo.runtime.server.requests import ChatRequest
 
 
@@ -43,19 +44,20 @@ class Deliberation(BaseModel):
 class Spoken(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str
+    refusal: None = None
 
 
 class ChatChoice(BaseModel):
     index: int
     message: Spoken
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: Finish
 
 
 class TextChoice(BaseModel):
     index: int
     text: str
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
     finish_reason: Finish
 
 
@@ -97,11 +99,24 @@ def whole(taken: Taken, answered: Answered) -> ChatCompletion | Completion:
     }
     if isinstance(asked, ChatRequest):
         chat = [
-            ChatChoice(index=i, message=Spoken(content=reply.text), finish_reason=reply.finish)
+            ChatChoice(
+                index=i,
+                message=Spoken(content=reply.text),
+                logprobs=None if asked.noted is None else ChatLogprobs.of(reply.pieces),
+                finish_reason=reply.finish,
+            )
             for i, reply in enumerate(replies)
         ]
         return ChatCompletion.model_validate(head | {"id": new_id(asked), "choices": chat})
-    texts = [TextChoice(index=i, text=reply.text, finish_reason=reply.finish) for i, reply in enumerate(replies)]
+    texts = [
+        TextChoice(
+            index=i,
+            text=reply.text,
+            logprobs=None if asked.noted is None else TextLogprobs.of(reply.pieces),
+            finish_reason=reply.finish,
+        )
+        for i, reply in enumerate(replies)
+    ]
     return Completion.model_validate(head | {"id": new_id(asked), "choices": texts})
 
 

@@ -20,6 +20,8 @@ from octavo.runtime.server.requests import ChatRequest, CompletionRequest
 from octavo.runtime.server.settings import ServerSettings
 
 Asked = ChatRequest | CompletionRequest
+CHAT_FIELDS = {"grammar": "response_format", "prompt": "messages", "chat": "messages"}
+TEXT_FIELDS = {"grammar": "response_format", "top_logprobs": "logprobs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ class Taken:
 
     @property
     def live(self) -> bool:
-        """Whether its text is shown as it grows."""
-        return self.target.live and bool(self.asked.stream)
+        """Whether its text is shown as it grows; log-probabilities are told when it is whole."""
+        return self.target.live and bool(self.asked.stream) and self.asked.noted is None
 
     def follow(self, future: Future[Result], prompt_tokens: int) -> None:
         """This is the query under way."""
@@ -141,15 +143,14 @@ class Desk:
                 asked.prompt_text,
                 policy=target.policy,
                 settings=target.settings,
-                max_new_tokens=asked.new_tokens,
-                stop=asked.stops,
                 seed=taken.seed,
                 deadline=self.settings.deadline,
+                **asked.shape,
                 **asked.sampling,
                 **options,
             )
         except ConfigError as error:
-            raise Refusal(400, str(error), code="invalid_value") from None
+            raise Refusal(400, str(error), param=_field(str(error), asked), code="invalid_value") from None
         room = prepared.request.query.max_new_tokens
         if asked.new_tokens is not None and asked.new_tokens > room:
             message = f"max_tokens: {asked.new_tokens} and the prompt do not fit the context; at most {room} do"
@@ -161,3 +162,10 @@ class Desk:
             raise Refusal(400, f"stop: at most {self.settings.max_stops} strings", param="stop")
         if isinstance(asked, ChatRequest) and len(asked.messages) > self.settings.max_messages:
             raise Refusal(400, f"messages: at most {self.settings.max_messages}", param="messages")
+
+
+def _field(error: str, asked: Asked) -> str | None:
+    """The field of a request that an error of the runtime is about; it begins with the runtime's word for it."""
+    word, colon, _ = error.partition(":")
+    fields = CHAT_FIELDS if isinstance(asked, ChatRequest) else TEXT_FIELDS
+    return fields.get(word, word if word in type(asked).model_fields else None) if colon else None

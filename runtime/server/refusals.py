@@ -65,8 +65,9 @@ def malformed(error: ValidationError) -> Refusal:
     """The first thing that is wrong with a body; values that the client sent are not repeated."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     param = _path(first["loc"])
-    message = "this field is not supported" if first["type"] == "extra_forbidden" else first["msg"]
-    code = "unsupported_field" if first["type"] == "extra_forbidden" else "invalid_value"
+    unknown = first["type"] in ("extra_forbidden", "none_required")
+    message = "this field is not supported" if unknown else first["msg"]
+    code = "unsupported_field" if unknown else "invalid_value"
     if first["type"] == "json_invalid":
         return Refusal(400, "the body is not JSON that can be read", code="invalid_json")
     return Refusal(400, f"{param or 'body'}: {message}", param=param, code=code)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from time import time
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from octavo.runtime.local import Reply
+from octavo.runtime.pieces import Piece
 from octavo.runtime.server.account import Account
 from octavo.runtime.server.answers import Usage, deliberation, new_id, pieces, returned, usage
 from octavo.runtime.server.desk import Answered, Taken
 from octavo.runtime.server.leaving import ClientGone, until_gone
+from octavo.runtime.server.logprobs import ChatLogprobs, TextLogprobs
 from octavo.runtime.server.refusals import Refusal
 from octavo.runtime.server.requests import ChatRequest, StreamOptions
 from octavo.runtime.server.settings import ServerSettings
@@ -43,6 +46,12 @@ class Chunks:
 
     def text(self, index: int, text: str) -> bytes:
         return self._chunk([self._choice(index, {"content": text} if self._chat else text)])
+
+    def piece(self, index: int, text: str, piece: Piece, before: int) -> bytes:
+        """A token with its log-probability; `before` are the characters of the text before it."""
+        logprobs = ChatLogprobs.of([piece]) if self._chat else TextLogprobs.of([piece], before)
+        choice = self._choice(index, {"content": text} if self._chat else text)
+        return self._chunk([choice | {"logprobs": logprobs.model_dump()}])
 
     def finish(self, index: int, reason: str, extra: dict[str, Any]) -> bytes:
         return self._chunk([self._choice(index, {} if self._chat else "", reason)], extra)
@@ -103,10 +112,27 @@ def ending(chunks: Chunks, taken: Taken, answered: Answered, sent: str) -> list[
     for index, reply in enumerate(replies):
         if not taken.live:
             made += chunks.opening(index)
-        made += [chunks.text(index, piece) for piece in pieces(reply.text.removeprefix(sent))]
+        if taken.asked.noted is None:
+            made += [chunks.text(index, piece) for piece in pieces(reply.text.removeprefix(sent))]
+        else:
+            made += [chunks.piece(index, *each) for each in spoken(reply)]
         extra = {"octavo": deliberation(answered).model_dump()} if reply.chosen else {}
         made.append(chunks.finish(index, reply.finish, extra))
     return made + chunks.usage()
+
+
+def spoken(reply: Reply) -> Iterator[tuple[str, Piece, int]]:
+    """A text token by token: what is said with each, the token, and the characters before it.
+
+    What is said adds up to the text, also where a token is a part of a character or was cut by a stop string.
+    """
+    written, said = b"", 0
+    for place, piece in enumerate(reply.pieces):
+        written += piece.bytes
+        last = place == len(reply.pieces) - 1
+        upto = len(reply.text) if last else min(len(reply.text), len(written.decode("utf-8", "ignore")))
+        yield reply.text[said:upto], piece, said
+        said = upto
 
 
 class EventStream:

@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not (find_spec("onnxruntime") and find_spec("tokenizers")):
     collect_ignore_glob = ["ort/*", "test_*.py"]  # what needs octavo[runtime]; tests of the core do not
 
-CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz :"
+CHARACTERS = '0123456789abcdefghijklmnopqrstuvwxyz :{}[]",.-_'
 CONTEXT = 96
 EXPORT = ("torch", "transformers", "onnx_ir")
 SIZES = {

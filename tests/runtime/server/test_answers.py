@@ -30,7 +30,7 @@ def test_the_ensemble_answers_as_it_does_in_process(server: Any) -> None:
     result = server.octavo.ask(PROMPT["messages"], seed=7, max_new_tokens=12)
     chosen = result.chosen
     assert got["object"] == "chat.completion"
-    assert got["choices"][0]["message"] == {"role": "assistant", "content": result.text}
+    assert got["choices"][0]["message"] == {"role": "assistant", "content": result.text, "refusal": None}
     assert got["choices"][0]["finish_reason"] == chosen.finish
     assert got["usage"] == {
         "prompt_tokens": result.prompt_tokens,

@@ -25,18 +25,33 @@ def problem(answer: httpx.Response) -> dict[str, Any]:
 
 
 FIELDS = [
-    ("logprobs", True),
+    ("logprobs", 2),
     ("top_logprobs", 2),
     ("logit_bias", {"1": 5}),
     ("frequency_penalty", 0.5),
     ("tools", []),
     ("functions", []),
-    ("response_format", {"type": "json_object"}),
+    ("tool_choice", "auto"),
+    ("parallel_tool_calls", True),
+    ("response_format", {"type": "grammar"}),
+    ("response_format", {"type": "json_schema"}),
     ("response_format", {"type": "json_schema", "json_schema": {}}),
-    ("user", "me"),
-    ("store", False),
-    ("ignore_eos", True),
-    ("min_tokens", 3),
+    ("response_format", {"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}),
+    ("response_format", {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nothing"}}}),
+    ("response_format", {"type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {}}}}),
+    ("store", True),
+    ("service_tier", "flex"),
+    ("modalities", ["audio"]),
+    ("reasoning_effort", "high"),
+    ("verbosity", "low"),
+    ("prediction", {"type": "content", "content": "abc"}),
+    ("web_search_options", {}),
+    ("audio", {"voice": "ash", "format": "mp3"}),
+    ("prompt_cache_retention", "24h"),
+    ("min_tokens", 5),
+    ("min_tokens", -1),
+    ("metadata", {"a": 1}),
+    ("user", 3),
     ("n", 0),
     ("n", 5),
     ("n", True),
@@ -74,14 +89,71 @@ FIELDS = [
 def test_a_field_that_cannot_be_honoured_is_refused(server: Any, field: str, value: Any) -> None:
     answer = post(server, CHAT | {field: value})
     assert answer.status_code == 400, answer.text
+    assert field in problem(answer)["message"] or problem(answer)["param"] == field
     assert problem(answer)["type"] == "invalid_request_error"
     assert server.wait_until_empty()
 
 
-@pytest.mark.parametrize("field", ["echo", "suffix", "logprobs"])
+@pytest.mark.parametrize("field", ["echo", "suffix", "top_logprobs", "messages"])
 def test_completions_refuse_what_they_do_not_do(server: Any, field: str) -> None:
     answer = post(server, {"model": "octavo", "prompt": "abc", field: 1}, "/v1/completions")
     assert (answer.status_code, problem(answer)["param"]) == (400, field)
+
+
+@pytest.mark.parametrize("prompt", ["", [], [[]], ["a", "b"], [[1], [2]], [1.5], [-1], [1, "a"], [1 << 40], [64], {}])
+def test_a_prompt_is_one_text_or_its_tokens(server: Any, prompt: Any) -> None:
+    answer = post(server, {"model": "octavo", "prompt": prompt}, "/v1/completions")
+    assert answer.status_code == 400, answer.text
+    assert "prompt" in problem(answer)["message"]
+
+
+PAIRS = [
+    {"min_tokens": 2, "stop": "a"},
+    {"ignore_eos": True, "response_format": {"type": "json_object"}},
+    {"min_tokens": 2, "response_format": {"type": "json_object"}},
+    {"max_tokens": 4, "max_completion_tokens": 5},
+    {"top_logprobs": 2, "logprobs": False},
+]
+
+
+@pytest.mark.parametrize("fields", PAIRS, ids=lambda fields: " with ".join(fields))
+def test_fields_that_contradict_each_other_are_refused(server: Any, fields: dict[str, Any]) -> None:
+    answer = post(server, CHAT | fields)
+    assert answer.status_code == 400, answer.text
+    assert any(field in problem(answer)["message"] for field in fields)
+
+
+def test_every_field_of_openai_is_known(server: Any) -> None:
+    """As openai-python 2.x types them; null is the same as absent, so every name must be known."""
+    chat = """audio best_of frequency_penalty function_call functions logit_bias logprobs max_completion_tokens
+        max_tokens metadata modalities moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key
+        prompt_cache_options prompt_cache_retention reasoning_effort response_format safety_identifier seed service_tier
+        stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity
+        web_search_options"""
+    texts = """best_of echo frequency_penalty logit_bias logprobs max_tokens n presence_penalty seed stop stream
+        stream_options suffix temperature top_p user"""
+    assert post(server, CHAT | dict.fromkeys(chat.split())).status_code == 200
+    body = {"model": "octavo", "prompt": "abc"} | dict.fromkeys(texts.split())
+    assert post(server, body, "/v1/completions").status_code == 200
+
+
+HARMLESS = {
+    "user": "me",
+    "metadata": {"team": "a"},
+    "store": False,
+    "safety_identifier": "me",
+    "prompt_cache_key": "k",
+    "service_tier": "auto",
+    "modalities": ["text"],
+    "tool_choice": "none",
+    "frequency_penalty": 0,
+    "logit_bias": {},
+}
+
+
+def test_a_clients_own_labels_change_no_answer(server: Any) -> None:
+    plain = post(server, CHAT | {"seed": 1}).json()["choices"]
+    assert post(server, CHAT | {"seed": 1} | HARMLESS).json()["choices"] == plain
 
 
 def test_null_is_the_same_as_absent(server: Any) -> None:
