@@ -9,12 +9,13 @@ import typer
 
 from octavo import show, terminal
 from octavo.options import Json
+from octavo.profiles.errors import ConfigError
 from octavo.show import Precision
 
 
 def export(
     experts: Annotated[list[Path], typer.Argument(help="Checkpoint folders: config.json and safetensors.")],
-    out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
+    out: Annotated[Path | None, typer.Option(help="The bundle folder to write.")] = None,
     value: Annotated[Path | None, typer.Option(help="A sequence-classification checkpoint with one logit.")] = None,
     name: Annotated[str | None, typer.Option(help="The bundle's name; the folder's by default.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="cpu, cuda or tensorrt; may be given several times.")] = None,
@@ -30,14 +31,31 @@ def export(
     check_build: Annotated[
         bool, typer.Option("--check-build", help="Let TensorRT-RTX's builder try the graphs; needs no GPU.")
     ] = False,
+    build_engines: Annotated[
+        bool,
+        typer.Option("--build-engines", help="Build TensorRT's engines for this GPU; also of BUNDLE, given alone."),
+    ] = False,
+    strip_engines: Annotated[
+        bool, typer.Option("--strip-engines", help="Keep engines without weights, refitted from the bundle.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Export checkpoints to ONNX: one verified bundle, proven equal to the originals.
 
     Exits with 6, and leaves no bundle, when a model is not equal to its original within its precision's tolerance, or
-    when --check-build is asked for and a graph is refused.
+    when --check-build is asked for and a graph is refused. Exits with 4 when engines are to be built and TensorRT does
+    not work here, or would leave a node of a graph to another provider.
     """
+    if strip_engines and not build_engines:
+        raise ConfigError("--strip-engines: goes with --build-engines")
+    if build_engines and out is None and len(experts) == 1:
+        _build(experts[0], stripped=strip_engines, as_json=json)
+        return
+    if out is None:
+        raise ConfigError("--out: name the bundle folder to write")
+    if build_engines:
+        _buildable(target or ["cpu"])
     from octavo.exporters.export import export_bundle
 
     with terminal.watching() as watch:
@@ -61,3 +79,28 @@ def export(
             progress=lambda p: watch("export", p.done / max(1, p.total), f"{p.stage} {p.model or ''}".strip()),
         )
     show.manifest(manifest, out, as_json=json)
+    if build_engines:
+        _build(out, stripped=strip_engines)
+
+
+def _buildable(targets: list[str]) -> None:
+    """Raise, before anything is exported, where no engine could be built."""
+    from octavo.runtime.ort.build import check_tensorrt
+
+    if "tensorrt" not in targets:
+        raise ConfigError(f"--build-engines: of the targets {', '.join(targets)} none is tensorrt")
+    check_tensorrt()
+
+
+def _build(bundle: Path, *, stripped: bool, as_json: bool = False) -> None:
+    """Build a bundle's engines; each is told when it is there."""
+    from octavo.profiles.manifest import verify_bundle
+    from octavo.runtime.ort.build import build_engines
+
+    built = []
+    for engine in build_engines(bundle, verify_bundle(bundle), stripped=stripped):
+        told = f"{engine.model}: {engine.graph}, {show.size(engine.bytes)}, in {engine.seconds:.1f} s"
+        terminal.note(f"engine of {told}, kept in {engine.folder}")
+        built.append(engine.as_dict())
+    if as_json:
+        terminal.dump(built)

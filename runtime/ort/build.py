@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from octavo.profiles.errors import BundleError, MachineError
@@ -23,6 +23,9 @@ class Built:
     seconds: float
     bytes: int
     folder: Path
+
+    def as_dict(self) -> dict[str, str | float]:
+        return asdict(self) | {"folder": str(self.folder)}
 
 
 def check_tensorrt(try_provider: Callable[[str], Probe] = probe) -> None:
