@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from octavo.exporters.checkpoint import stored_tensors
 from octavo.exporters.graph import Graph
 from octavo.exporters.journal import member_key, note_finished, read_finished
 from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import Workshop, copy_companions
-from octavo.exporters.plan import OWN, SHARED, Group, Member, plan
+from octavo.exporters.plan import OWN, SHARED, Group, Member, plan, unused_low_rank
 from octavo.exporters.progress import ExportProgress, Stage, silent
 from octavo.exporters.rtx import check_build, check_installed
-from octavo.exporters.settings import Settings
+from octavo.exporters.settings import Lora, Settings
 from octavo.exporters.value import HEAD_NAME, is_head, read_calibration
 from octavo.exporters.weights import write_weights
 from octavo.profiles.errors import ConfigError, OctavoError
@@ -55,7 +55,7 @@ def export_bundle(
     top_k: int | None = None,
     hidden: bool = False,
     max_length: int | None = None,
-    lora: Literal["stacked", "merged"] = "stacked",
+    lora: Lora = "stacked",
     base: Path | None = None,
     check_build: bool = False,
     defaults: EnsembleDefaults | None = None,
@@ -69,7 +69,8 @@ def export_bundle(
 
     `max_length` limits the context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of
     real text to compare each model with its original on. Experts may be PEFT folders: adapters of one base are stacked
-    on it, to be picked row by row, or merged into it; `base` overrides the base that they name. `value` may also be a
+    on it, to be picked row by row, or merged into it; `base` overrides the base that they name. With `lora="detect"`,
+    full checkpoints that are `base` and something of low rank are stacked on it as well. `value` may also be a
     folder with a `value_head.safetensors`, a head over the experts' own last hidden state. `check_build` lets
     TensorRT-RTX's builder try every graph for TensorRT, without a GPU.
 
@@ -92,6 +93,7 @@ def export_bundle(
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="octavo-")))
 
         groups = plan(experts, None if head else value, settings, scratch, head)
+        progress(ExportProgress("plan", None, 0, 1, _advice(groups, unused_low_rank(experts, settings))))
         workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
         try:
             export = _Export(workshop, settings, verifier, progress, groups, head, check_build)
@@ -99,6 +101,19 @@ def export_bundle(
         except OctavoError:
             workshop.discard()
             raise
+
+
+def _advice(groups: Sequence[Group], unused: Sequence[Path]) -> str:
+    """What was found about experts that are, or might be, low-rank changes of one base; empty where there are none."""
+    found = [adapter for group in groups for adapter in group.adapters if adapter.whole]
+    if found:
+        ranks = [max(delta.rank for delta in adapter.deltas.values()) for adapter in found]
+        named = ", ".join(f"{adapter.name} (rank {rank})" for adapter, rank in zip(found, ranks, strict=True))
+        return f"stacked on {found[0].base}: {named}"
+    if unused:
+        named = ", ".join(path.name for path in unused)
+        return f"{named}: seems to be the base and something of low rank; `lora detect` would store the base once"
+    return ""
 
 
 def _buildable(targets: Sequence[str]) -> None:

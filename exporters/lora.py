@@ -40,12 +40,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A PEFT folder: its base, and a delta for each module (named as in the base's checkpoint, without `.weight`)."""
+    """A PEFT folder: its base, and a delta for each module (named as in the base's checkpoint, without `.weight`).
+
+    Where it is `whole`, the folder holds a full checkpoint, of which the deltas are the difference to the base.
+    """
 
     name: str
     folder: Path
     base: Path
     deltas: dict[str, Delta]
+    whole: bool = False
 
     @property
     def parameters(self) -> int:

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from octavo.exporters.checkpoint import Array, Checkpoint
-from octavo.exporters.lora import CONFIG_NAME, PREFIX, WEIGHTS_NAME
+from octavo.exporters.checkpoint import Array, Checkpoint, open_checkpoint
+from octavo.exporters.lora import CONFIG_NAME, PREFIX, WEIGHTS_NAME, Adapter, open_adapter
 
 LARGEST_RANK = 128  # beyond it, stacked adapters cost more than they save
 
 Factors = Mapping[str, tuple[Array, Array]]
+
+
+def detected(tuned: Path, name: str, base: Path, scratch: Path) -> Adapter | None:
+    """A full fine-tune as an adapter of `base`, its factors written below `scratch`; None where it is not low-rank.
+
+    Its original stays the fine-tune: parity is measured against that.
+    """
+    factors = find_low_rank(open_checkpoint(base), open_checkpoint(tuned))
+    if not factors:
+        return None
+    save_adapter(factors, base, scratch / "factors")
+    return replace(open_adapter(scratch / "factors", name, base), folder=tuned, whole=True)
+
+
+def looks_low_rank(base: Checkpoint, tuned: Checkpoint) -> bool:
+    """Whether the first matrix that was changed is of low rank and the embedding was left alone: a cheap first look."""
+    if {n: t.shape for n, t in base.tensors.items()} != {n: t.shape for n, t in tuned.tensors.items()}:
+        return False
+    changed = [name for name, tensor in base.tensors.items() if tensor.head() != tuned.tensors[name].head()]
+    if not changed or not all(name.endswith("_proj.weight") for name in changed):
+        return False
+    change = tuned.read(changed[0]).astype(np.float32) - base.read(changed[0]).astype(np.float32)
+    return factored(change, LARGEST_RANK, 1e-4) is not None
 
 
 def find_low_rank(

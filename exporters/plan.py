@@ -10,6 +10,7 @@ from octavo.exporters.checkpoint import Checkpoint, open_checkpoint
 from octavo.exporters.families import describe
 from octavo.exporters.graph import Graph, check_tensors, draw_graph
 from octavo.exporters.lora import Adapter, is_adapter, merged, open_adapter, stacked
+from octavo.exporters.lowrank import detected, looks_low_rank
 from octavo.exporters.package import folder_names
 from octavo.exporters.settings import Settings
 from octavo.exporters.sharing import shared_weights
@@ -85,8 +86,8 @@ def plan(
     stacks: dict[Path, list[Adapter]] = {}
     foreign: list[Member] = []
     for path, name in zip(experts, names, strict=False):
-        if is_adapter(path) and settings.lora == "stacked":
-            adapter = open_adapter(path, name, settings.base)
+        adapter = _adapter(path, name, settings, scratch)
+        if adapter is not None:
             stacks.setdefault(adapter.base.resolve(), []).append(adapter)
             continue
         checkpoint = _opened(path, name, settings)
@@ -115,6 +116,26 @@ class _Draft:
     decoder: Decoder
     members: list[Member]
     adapters: tuple[Adapter, ...] = ()
+
+
+def _adapter(path: Path, name: str, settings: Settings, scratch: Scratch) -> Adapter | None:
+    """An expert that is to be stacked on its base; None for one that gets weights of its own."""
+    if is_adapter(path):
+        return None if settings.lora == "merged" else open_adapter(path, name, settings.base)
+    if settings.lora == "detect" and settings.base is not None:
+        return detected(path, name, settings.base, scratch())
+    return None
+
+
+def unused_low_rank(experts: Sequence[Path], settings: Settings) -> list[Path]:
+    """Full checkpoints that look like `base` and something of low rank, which nobody asked to detect."""
+    if settings.base is None or settings.lora == "detect":
+        return []
+    full = [path for path in experts if not is_adapter(path)]
+    if not full:
+        return []
+    base = open_checkpoint(settings.base)
+    return [path for path in full if looks_low_rank(base, open_checkpoint(path))]
 
 
 def _opened(path: Path, name: str, settings: Settings) -> Checkpoint:

@@ -12,6 +12,7 @@ from octavo.profiles.errors import ConfigError
 from octavo.profiles.manifest import Lowering, Precision
 
 LOWERINGS: dict[str, Lowering] = {"cpu": "ort", "cuda": "ort", "tensorrt": "tensorrt"}
+Lora = Literal["stacked", "merged", "detect"]
 ROUTES = ("auto", "native", "optimum")
 
 
@@ -23,7 +24,7 @@ class Settings:
     precision: Precision
     outputs: Outputs
     max_length: int | None = None
-    lora: Literal["stacked", "merged"] = "stacked"
+    lora: Lora = "stacked"
     base: Path | None = None
     route: str = "auto"
 
@@ -33,6 +34,8 @@ class Settings:
             raise ConfigError(f"targets: {unknown or 'none given'}; choose from {', '.join(LOWERINGS)}")
         if self.route not in ROUTES:
             raise ConfigError(f"route: {self.route!r}; choose from {', '.join(ROUTES)}")
+        if self.lora == "detect" and self.base is None:
+            raise ConfigError("lora detect: name the model that the experts were tuned from with base")
         if "tensorrt" in self.targets and self.precision not in ("fp16", "bf16"):
             what = f"precision {self.precision}: TensorRT's attention has kernels for fp16 and bf16"
             raise ConfigError(f"{what}; choose one, or export for TensorRT into a bundle of its own")

@@ -45,7 +45,9 @@ class Verifier:
         return [
             parity
             for row, adapter in enumerate(group.adapters)
-            for parity in self._measure(bundle, group, member, weights, adapter.folder, adapter.base, row)
+            for parity in self._measure(
+                bundle, group, member, weights, adapter.folder, None if adapter.whole else adapter.base, row
+            )
         ]
 
     def _measure(

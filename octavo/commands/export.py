@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,11 @@ from octavo import show, terminal
 from octavo.options import Json
 from octavo.profiles.errors import ConfigError
 from octavo.show import Precision
+
+if TYPE_CHECKING:
+    from octavo.exporters.progress import ExportProgress
+
+Lora = Literal["stacked", "merged", "detect"]
 
 
 def export(
@@ -25,8 +30,11 @@ def export(
     top_k: Annotated[int | None, typer.Option(help="Give the k largest logits instead of all.", min=1)] = None,
     hidden: Annotated[bool, typer.Option("--hidden", help="Also give the last hidden state.")] = False,
     max_length: Annotated[int | None, typer.Option(help="Limit the context to so many tokens.", min=1)] = None,
-    lora: Annotated[str, typer.Option(help="PEFT experts: stacked on one base, or merged into it.")] = "stacked",
-    base: Annotated[Path | None, typer.Option(help="The base of PEFT experts, where not the one they name.")] = None,
+    lora: Annotated[
+        str,
+        typer.Option(help="stacked on one base, merged into it, or detect: full experts of low rank are stacked too."),
+    ] = "stacked",
+    base: Annotated[Path | None, typer.Option(help="The base of PEFT or low-rank experts, if not as named.")] = None,
     verify: Annotated[bool, typer.Option(help="Check parity; --no-verify is recorded in the manifest.")] = True,
     check_build: Annotated[
         bool, typer.Option("--check-build", help="Let TensorRT-RTX's builder try the graphs; needs no GPU.")
@@ -72,11 +80,11 @@ def export(
             top_k=top_k,
             hidden=hidden,
             max_length=max_length,
-            lora=show.choice("lora", lora, Literal["stacked", "merged"]),
+            lora=show.choice("lora", lora, Lora),
             base=base,
             check_build=check_build,
             overwrite=overwrite,
-            progress=lambda p: watch("export", p.done / max(1, p.total), f"{p.stage} {p.model or ''}".strip()),
+            progress=lambda p: _tell(watch, p),
         )
     show.manifest(manifest, out, as_json=json)
     if build_engines:
@@ -104,3 +112,9 @@ def _build(bundle: Path, *, stripped: bool, as_json: bool = False) -> None:
         built.append(engine.as_dict())
     if as_json:
         terminal.dump(built)
+
+
+def _tell(watch: terminal.Watcher, progress: ExportProgress) -> None:
+    if progress.stage == "plan" and progress.note:
+        terminal.note(progress.note)
+    watch("export", progress.done / max(1, progress.total), f"{progress.stage} {progress.model or ''}".strip())

@@ -12,19 +12,16 @@ from octavo.exporters.export import export_bundle
 from octavo.exporters.inspect import report
 from octavo.exporters.lowrank import factored, find_low_rank, save_adapter
 from octavo.exporters.player import Player
+from octavo.profiles.errors import ConfigError
+from octavo.profiles.manifest import verify_bundle
 from tests.exporters.conftest import Maker
 from tests.exporters.test_lora import make_adapter
 
 
 def test_a_merged_fine_tune_is_found_to_be_low_rank(make_model: Maker, tmp_path: Path) -> None:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
     base, tuned = make_model(), tmp_path / "tuned"
     adapter = make_adapter(base, tmp_path / "adapter", 1, target_modules=["q_proj", "down_proj"])
-    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).merge_and_unload().save_pretrained(
-        tuned
-    )
+    merge(base, adapter, tuned)
     factors = find_low_rank(open_checkpoint(base), open_checkpoint(tuned))
     assert factors is not None
     assert {len(a) for a, _ in factors.values()} == {4}
@@ -37,6 +34,42 @@ def test_a_merged_fine_tune_is_found_to_be_low_rank(make_model: Maker, tmp_path:
         for name, bundle in (("full", full), ("low", low))
     ]
     assert np.allclose(*logits, atol=1e-4)
+
+
+def merge(base: Path, adapter: Path, folder: Path) -> Path:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).merge_and_unload().save_pretrained(
+        folder
+    )
+    return folder
+
+
+def test_low_rank_fine_tunes_are_offered_and_on_request_stacked(make_model: Maker, tmp_path: Path) -> None:
+    """Parity is against each fine-tune itself; a stranger among them stays a model of its own."""
+    base, stranger = make_model(), make_model(seed=7)
+    tuned = [
+        merge(base, make_adapter(base, tmp_path / f"adapter-{seed}", seed), tmp_path / f"tuned-{seed}")
+        for seed in (1, 2)
+    ]
+    said: list[str] = []
+    experts = [*tuned, stranger]
+    export_bundle(experts, tmp_path / "full", base=base, verify=False, progress=lambda p: said.append(p.note))
+    assert any(note.startswith("tuned-1, tuned-2: seems to be the base and something of low rank") for note in said)
+    found = export_bundle(experts, tmp_path / "found", base=base, lora="detect")
+    verify_bundle(tmp_path / "found")
+    assert [expert.adapter for expert in found.experts] == [None, "tuned-1", "tuned-2"]
+    for expert in found.experts:
+        parity = expert.weights[0].parity
+        assert parity is not None
+        assert parity.reference == expert.source
+        assert parity.greedy_equal
+
+
+def test_detection_needs_a_base(make_model: Maker, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lora detect: name the model"):
+        export_bundle([make_model()], tmp_path / "bundle", lora="detect")
 
 
 def test_a_different_model_is_not_low_rank(make_model: Maker) -> None:
