@@ -37,7 +37,8 @@ class Placement:
     one per core, as far as there are models, else one GPU. `threads` are those of one model's call; None: what cores
     are left to each device. `context` are the tokens that a sequence may hold, prompt and answer. `max_rows` and
     `max_step_tokens` bound a batch. `kv_bytes` bounds the KV caches of all models together. Prompts share
-    the KV of equal beginnings in chunks of `prefix_tokens` (a multiple of 16; None: not at all).
+    the KV of equal beginnings in chunks of `prefix_tokens` (a multiple of 16; None: not at all). `prepack` keeps the
+    processor's form of the weights in the user's cache folder, where processes share it; `verify` checks its hashes.
     """
 
     provider: str | None = None
@@ -49,6 +50,8 @@ class Placement:
     max_step_tokens: int = 2048
     kv_bytes: int | None = None
     prefix_tokens: int | None = 64
+    prepack: bool = False
+    verify: bool = True
 
     def __post_init__(self) -> None:
         for key in ("threads", "context", "max_rows", "max_step_tokens", "kv_bytes"):
@@ -84,6 +87,8 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
         names: open_model(
             *(bundle, manifest, names[0], weights[names[0]], choice.provider, device, threads),
             allow_fallback=wanted.allow_fallback,
+            prepack=wanted.prepack,
+            verify=wanted.verify,
         )
         for device, theirs in deal(crews, devices).items()
         for names in theirs

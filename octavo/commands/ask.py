@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from octavo import show
-from octavo.options import Bundle, Fallback, Json, Provider, Seed
+from octavo.options import Bundle, Devices, Fallback, Json, Prepack, Provider, Seed, Threads, several
 
 
 def ask(
@@ -26,6 +26,9 @@ def ask(
     seed: Seed = 0,
     provider: Provider = None,
     allow_fallback: Fallback = False,
+    devices: Devices = None,
+    threads: Threads = None,
+    prepack: Prepack = False,
     json: Json = False,
 ) -> None:
     """Ask the ensemble, and see every candidate: expert, text, mean log-probability, value, and which was chosen."""
@@ -34,6 +37,14 @@ def ask(
     text = show.prompt_of(prompt, task, number)
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
     options = {name: value for name, value in given.items() if value is not None}
-    with Octavo.load(bundle, samples=samples, provider=provider, allow_fallback=allow_fallback) as octavo:
+    with Octavo.load(
+        bundle,
+        samples=samples,
+        provider=provider,
+        allow_fallback=allow_fallback,
+        devices=several(devices),
+        threads=threads,
+        prepack=prepack,
+    ) as octavo:
         result = octavo.ask(text, policy=policy, seed=seed, deadline=deadline, **options)
     show.answer(result, as_json=json)

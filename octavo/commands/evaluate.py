@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from octavo import show, terminal
-from octavo.options import Bundle, Fallback, Json, Provider, Seed
+from octavo.options import Bundle, Devices, Fallback, Json, Prepack, Provider, Seed, Threads, several
 
 
 def evaluate(
@@ -27,6 +27,9 @@ def evaluate(
     seed: Seed = 0,
     provider: Provider = None,
     allow_fallback: Fallback = False,
+    devices: Devices = None,
+    threads: Threads = None,
+    prepack: Prepack = False,
     json: Json = False,
 ) -> None:
     """Let every policy answer held-out tasks, from one sampling run, and say where the ensemble does not pay.
@@ -53,5 +56,8 @@ def evaluate(
             progress=lambda stage, share: watch(stage, share, ""),
             provider=provider,
             allow_fallback=allow_fallback,
+            devices=several(devices),
+            threads=threads,
+            prepack=prepack,
         )
     show.evaluation(found, as_json=json)

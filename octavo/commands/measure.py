@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from octavo import show, terminal
-from octavo.options import Bundle, Fallback, Json, Provider, Seed
+from octavo.options import Bundle, Devices, Fallback, Json, Prepack, Provider, Seed, Threads, several
 
 
 def measure(
@@ -26,6 +26,9 @@ def measure(
     seed: Seed = 0,
     provider: Provider = None,
     allow_fallback: Fallback = False,
+    devices: Devices = None,
+    threads: Threads = None,
+    prepack: Prepack = False,
     json: Json = False,
 ) -> None:
     """Time this machine's steps over batch and context, then serve a load in real time and record it.
@@ -51,5 +54,8 @@ def measure(
             progress=lambda stage, share: watch(stage, share, ""),
             provider=provider,
             allow_fallback=allow_fallback,
+            devices=several(devices),
+            threads=threads,
+            prepack=prepack,
         )
     show.measurement(found, out, as_json=json)

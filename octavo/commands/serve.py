@@ -54,8 +54,9 @@ def serve(
         drain=drain,
         trace=trace,
     )
-    placed = {"provider": provider, "allow_fallback": allow_fallback}
-    placed |= {"devices": several(devices), "threads": threads, "prepack": prepack}
+    asked: dict[str, object] = {"provider": provider, "devices": several(devices), "threads": threads}
+    placed = {name: value for name, value in asked.items() if value is not None}
+    placed |= {"allow_fallback": allow_fallback, "prepack": prepack}
     if show.choice("on", on, Literal["local", "ray"]) == "ray":
         from octavo.runtime.cluster.deploy import ClusterSettings, serve_on_ray
         from octavo.runtime.cluster.layout import branches_for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import GraphEntry, KVLayout, Manifest, Weights
 from octavo.runtime.ort.assignment import RECORD, check_assignment
 from octavo.runtime.ort.engines import Engines, find_engines, make_room
+from octavo.runtime.ort.pages import huge_pages
+from octavo.runtime.ort.prepacked import prepacked
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT, check_session
 from octavo.runtime.trouble import told
 
@@ -93,23 +96,31 @@ def open_model(
     *,
     allow_fallback: bool = False,
     built: Engines | None = None,
+    prepack: bool = False,
+    verify: bool = True,
 ) -> Model:
     """Open the graph of a model that is written for the provider; on TensorRT as `built`, or as engines are found.
 
-    Raises BundleError where it has none, MachineError where the session cannot be created, or where any of its nodes
-    runs elsewhere and no fallback is allowed.
+    With `prepack`, the processor's own form of the weights is kept on disk (see `octavo.runtime.ort.prepacked`), its
+    hashes checked if `verify`; otherwise each session makes its own. Raises BundleError where it has none, MachineError
+    where the session cannot be created, or where any of its nodes runs elsewhere and no fallback is allowed.
     """
     graphs = {entry.graph: manifest.graph(entry.graph) for entry in weights}
     fitting = [entry for entry in weights if graphs[entry.graph].lowering in LOWERINGS[provider]]
     if not fitting:
         raise BundleError(f"{bundle}: {name} has no graph for {provider}, only {', '.join(graphs)}")
     graph = graphs[fitting[0].graph]
-    options = session_options(threads)
     if provider == TENSORRT and built is None:
         built = find_engines(manifest, graph, fitting[0], device.index)
+    chosen = providers(provider, device, built)
     with told(f"{name}: {provider} cannot open {fitting[0].model}"):
-        chosen = providers(provider, device, built)
-        session = open_session(bundle, fitting[0], options, chosen, built)
+        if prepack and provider == CPU:
+            open_ = partial(open_session, bundle, fitting[0], chosen=chosen)
+            kept = prepacked(manifest, fitting[0], session_options(threads), open_, verify=verify)
+            session = ort.InferenceSession(kept, session_options(threads), providers=chosen)
+        else:
+            with huge_pages():
+                session = open_session(bundle, fitting[0], session_options(threads), chosen, built)
     check_session(session, provider, name)
     read = (bundle / fitting[0].model).read_bytes
     fallback = check_assignment(name, session, provider, read, allow_fallback=allow_fallback)
