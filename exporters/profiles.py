@@ -1,4 +1,4 @@
-"""TensorRT settings that are written into a bundle: shape profiles, caches, and the engine that all experts refit."""
+"""TensorRT settings that are written into a bundle: shape profiles, caches, and engines that are refitted."""
 
 from __future__ import annotations
 

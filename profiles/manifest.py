@@ -92,7 +92,7 @@ class GraphEntry(_Entry):
     trt_profiles: dict[str, str] = Field(default_factory=dict, description="trt_profile_{min,opt,max}_shapes")
     trt_options: dict[str, str] = Field(default_factory=dict, description="provider options: engine and timing caches")
     trt_refit_options: dict[str, str] = Field(
-        default_factory=dict, description="instead: one engine without weights, refitted for each expert"
+        default_factory=dict, description="instead: engines without weights, each refitted with its own expert's"
     )
     trt_context_options: dict[str, str] = Field(
         default_factory=dict, description="instead: keep built engines in an EP-context model beside the graph"
