@@ -10,7 +10,7 @@ from setuptools import Extension, find_packages, setup
 PARTS = ["runtime", "exporters", "simulator", "profiles"]
 HOT = [
     *(f"runtime/core/{name}" for name in ("council", "kv", "query", "scheduler", "trace")),
-    *(f"simulator/latency/{name}" for name in ("model", "roofline", "work")),
+    *(f"simulator/latency/{name}" for name in ("model", "physics", "work")),
     *(f"simulator/{name}" for name in ("device", "independent", "lane", "network", "outcomes", "station")),
     *(f"simulator/{name}" for name in ("timeline", "truth", "world")),
 ]

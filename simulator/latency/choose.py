@@ -11,14 +11,20 @@ from octavo.profiles.fleet import Placement
 from octavo.profiles.latency import LatencyProfile, read_latency
 from octavo.profiles.read import read_data
 from octavo.profiles.scenario import Scenario
-from octavo.simulator.latency.fit import Coefficients, Fit
+from octavo.simulator.latency.fit import Fitted
 from octavo.simulator.latency.model import LatencyModel
-from octavo.simulator.latency.roofline import Roofline
+from octavo.simulator.latency.physics import BEND, Coefficients, Physics
+from octavo.simulator.latency.roofline import roofline
+from octavo.simulator.latency.silicon import Host, Silicon
 from octavo.simulator.latency.table import Table
 
 
 def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int = 0, adapters: int = 0) -> LatencyModel:
-    """`roofline`, `table:FILE` or `fit:NAME`; `auto` is the roofline with the hardware's measured efficiencies."""
+    """`roofline`, `table:FILE`, `fit:NAME`, `silicon`; the last two are vLLM's unless `:trtllm` or so follows.
+
+    `auto` is the roofline with the hardware's measured efficiencies. Raises ConfigError, and MachineError where the
+    operator tables of `silicon` are not installed.
+    """
     kind, _, argument = scenario.latency.partition(":")
     model, engine = scenario.model_of(name), scenario.engine
     assert model is not None
@@ -27,14 +33,13 @@ def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int =
     if kind == "table":
         return Table(_read(argument), engine.step_overhead)
     if kind in ("auto", "roofline"):
-        return Roofline(*shape, *sharded, lora_rank, adapters)
+        return roofline(*shape, *sharded, lora_rank, adapters)
     if kind == "fit":
         coefficients, error = fitted(argument)
-        return Fit(argument, coefficients, *shape, *sharded, error, lora_rank, adapters)
-    raise ConfigError(
-        f"{scenario.name}: latency: {scenario.latency} needs operator tables that are not here; "
-        "auto, roofline, fit:servers or table:FILE"
-    )
+        return Physics(f"fit {argument}", coefficients, error, BEND, *shape, *sharded, lora_rank, adapters)
+    framework = argument or "vllm"
+    host, error = host_of(framework)
+    return Silicon(placement.hardware, framework, *shape[1:], *sharded, lora_rank, adapters, host, error)
 
 
 @lru_cache(maxsize=32)
@@ -43,10 +48,24 @@ def _read(file: str) -> LatencyProfile:
 
 
 @lru_cache(maxsize=32)
-def fitted(name: str) -> tuple[Coefficients, float]:
-    """Coefficients by name or path, and their relative error on what was not in the fit."""
+def fitted(asked: str) -> tuple[Coefficients, float]:
+    """Coefficients by NAME or path, or NAME:FRAMEWORK, and their relative error on what was not in the fit."""
+    name, _, framework = asked.partition(":")
     data = read_data(find("latency", name), name)
     try:
-        return Coefficients(**data["coefficients"]), float(data["error"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"latency: fit:{name}: it needs coefficients and an error ({error})") from None
+        found = Fitted(Coefficients(**data["coefficients"]), data.get("frameworks", {}))
+        error = float(data["error"])
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise ConfigError(f"latency: fit:{name}: it needs coefficients and an error ({wrong})") from None
+    if framework and framework not in found.hosts:
+        raise ConfigError(f"latency: fit:{asked}: {name} knows {', '.join(found.hosts) or 'no framework'}")
+    return found.of(framework), error
+
+
+@lru_cache(maxsize=8)
+def host_of(framework: str) -> tuple[Host, float]:
+    """What a framework's host adds to measured operators, and the relative error where it was not fitted."""
+    data = read_data(find("latency", "silicon"), "silicon")
+    if framework not in data["hosts"]:
+        raise ConfigError(f"latency: silicon:{framework}: there are {', '.join(data['hosts'])}")
+    return Host(**data["hosts"][framework]), float(data["error"])

@@ -24,7 +24,7 @@ from octavo.simulator.arrivals import Open
 from octavo.simulator.device import Device
 from octavo.simulator.independent import Independent
 from octavo.simulator.lane import Lane
-from octavo.simulator.latency import Roofline
+from octavo.simulator.latency import Physics, roofline
 from octavo.simulator.outcomes import Drawn, Outcomes
 from octavo.simulator.run import prepare, rare_collections
 from octavo.simulator.station import Berth, Station
@@ -42,7 +42,7 @@ def requests(count: int, kind: type[World] = Independent) -> World:
     blank = np.zeros((count, 1))
     outcomes = Outcomes(blank > 0, blank, blank, [[None]] * count)
     truth = Drawn([[int(row["decode_tokens"])] for _, row in rounds], outcomes, {("llama", 0): 0})
-    lane = Lane("llama", ("llama",), Limits(7500, 16, 128, 512), roofline(), truth)
+    lane = Lane("llama", ("llama",), Limits(7500, 16, 128, 512), a100(), truth)
     station = Station("llama", "", [Berth(Device("a100", [lane]), lane)])
     asks = [
         Ask(float(row["arrival_s"]) + start, Query(i, int(row["prefill_tokens"]), 4096))
@@ -52,8 +52,8 @@ def requests(count: int, kind: type[World] = Independent) -> World:
     return kind(Open(asks), panel, policy_named("single"), {"llama": station}, truth, keep=lambda record: None)
 
 
-def roofline() -> Roofline:
-    return Roofline(load_hardware("a100-80"), load_model("llama-2-7b"))
+def a100() -> Physics:
+    return roofline(load_hardware("a100-80"), load_model("llama-2-7b"))
 
 
 def ensemble(count: int) -> World:

@@ -14,8 +14,9 @@ import numpy as np
 
 from octavo.profiles import load_hardware, load_model
 from octavo.runtime.core.scheduler import Chunk, Prompt
-from octavo.simulator.latency import Fit, LatencyModel, Roofline
+from octavo.simulator.latency import LatencyModel, Physics, roofline
 from octavo.simulator.latency.choose import fitted
+from octavo.simulator.latency.physics import BEND
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "splitwise" / "perf_model.csv"
 HARDWARE = {"a100-80gb": "a100-80", "h100-80gb": "h100-sxm"}
@@ -24,14 +25,14 @@ HARDWARE = {"a100-80gb": "a100-80", "h100-80gb": "h100-sxm"}
 def models() -> dict[str, Callable[[str, int], LatencyModel]]:
     model, (coefficients, error) = load_model("llama-2-70b"), fitted("servers")
 
-    def roofline(name: str, shards: int) -> LatencyModel:
-        return Roofline(load_hardware(HARDWARE[name]), model, tensor_parallel=shards)
+    def stated(name: str, shards: int) -> LatencyModel:
+        return roofline(load_hardware(HARDWARE[name]), model, tensor_parallel=shards)
 
     def fit(name: str, shards: int) -> LatencyModel:
         hardware = load_hardware(HARDWARE[name])
-        return Fit("servers", coefficients, hardware, model, tensor_parallel=shards, error=error)
+        return Physics("fit servers", coefficients, error, BEND, hardware, model, tensor_parallel=shards)
 
-    return {"roofline": roofline, "fit:servers": fit}
+    return {"roofline": stated, "fit:servers": fit}
 
 
 def errors(make: Callable[[str, int], LatencyModel]) -> dict[tuple[str, str], list[float]]:

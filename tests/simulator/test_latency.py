@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from octavo.profiles import load_hardware, load_model
 from octavo.profiles.latency import LatencyProfile, StepTime
 from octavo.runtime.core.scheduler import Chunk, Prompt
-from octavo.simulator.latency import Fit, LatencyModel, Roofline, Table
-from octavo.simulator.latency.fit import Coefficients, closed_loop_tpot, fit_coefficients
+from octavo.simulator.latency import Coefficients, LatencyModel, Physics, Table, roofline
+from octavo.simulator.latency.fit import closed_loop_tpot, fit_coefficients
 from octavo.simulator.latency.model import leap_seconds, leap_steps
+from octavo.simulator.latency.physics import BEND
 
 
 def chunk(tokens: int, start: int = 0, whole: int | None = None) -> Chunk:
@@ -55,13 +56,13 @@ def models() -> list[LatencyModel]:
     h100, llama = load_hardware("h100-sxm"), load_model("llama-3.1-8b")
     windowed = load_model("gemma-3-27b")
     return [
-        Roofline(h100, llama),
-        Roofline(h100, llama, tensor_parallel=4),
-        Roofline(h100, windowed),
-        Roofline(load_hardware("h200"), load_model("mixtral-8x7b")),
+        roofline(h100, llama),
+        roofline(h100, llama, tensor_parallel=4),
+        roofline(h100, windowed),
+        roofline(load_hardware("h200"), load_model("mixtral-8x7b")),
         Table(profile()),
-        Fit("made-up", Coefficients(), h100, llama),
-        Fit("made-up", Coefficients(), h100, windowed, tensor_parallel=2),
+        Physics("made-up", Coefficients(), 0.1, BEND, h100, llama),
+        Physics("made-up", Coefficients(), 0.1, BEND, h100, windowed, tensor_parallel=2),
     ]
 
 
@@ -116,7 +117,7 @@ def test_a_table_is_linear_between_and_beyond_its_points() -> None:
 
 
 def test_a_fit_finds_the_coefficients_that_made_the_times() -> None:
-    truth = Coefficients(3e-4, 3e-5, 4e-6, 1.2, 1.5, 1.9, 2.5, 2e-5, 1.1)
+    truth = Coefficients(3e-4, 4e-5, 4e-6, 1.2, 1.5, 1.9, 2.5, 2e-5, 1.1)
     points = [
         (load_hardware(hardware), load_model(model), shards, batch, prompt)
         for hardware in ("h100-sxm", "l40s")
@@ -128,14 +129,15 @@ def test_a_fit_finds_the_coefficients_that_made_the_times() -> None:
 
     def predict(c: Coefficients, point: tuple[Any, ...]) -> float:
         hardware, model, shards, batch, prompt = point
-        return closed_loop_tpot(Fit("", c, hardware, model, tensor_parallel=shards), batch, prompt, 400)
+        physics = Physics("", c, 0.1, BEND, hardware, model, tensor_parallel=shards)
+        return closed_loop_tpot(physics, batch, prompt, 400)
 
     measured = [predict(truth, point) for point in points]
-    found = fit_coefficients([partial(predict, point=point) for point in points], measured)
-    assert [predict(found, point) for point in points] == pytest.approx(measured, rel=0.02)
+    found = fit_coefficients([partial(predict, point=point) for point in points], measured).shared
+    assert [predict(found, point) for point in points] == pytest.approx(measured, rel=0.05)
 
 
 def test_tensor_parallel_devices_are_faster_but_not_by_their_number() -> None:
-    one, four = (Roofline(load_hardware("h100-sxm"), load_model("llama-3.1-70b"), tensor_parallel=n) for n in (1, 4))
+    one, four = (roofline(load_hardware("h100-sxm"), load_model("llama-3.1-70b"), tensor_parallel=n) for n in (1, 4))
     ratio = one.decode(8, 8000).seconds / four.decode(8, 8000).seconds
     assert 1.5 < ratio < 4

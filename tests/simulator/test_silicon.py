@@ -1,28 +1,51 @@
-"""Fitted physics carries over: to a model that was not in the fit, and to a device that was not."""
+"""Step times carry over: to a model that was not in the fit, and to a device that was not; measured operators alike."""
 
 from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+import operators
+import points
 import silicon
 
-from octavo.profiles import load_scenario
+from octavo.profiles import load_model, load_scenario
+from octavo.profiles.errors import ConfigError, MachineError
+from octavo.runtime.core.scheduler import Chunk, Prompt
 from octavo.simulator import simulate
+from octavo.simulator.latency.operators import Operators
+from octavo.simulator.latency.silicon import Silicon
+
+needs_points = pytest.mark.skipif(
+    not points.DATA.exists(), reason=f"{points.DATA} is not here: published operating points of real servers"
+)
 
 
+@pytest.fixture
+def tables() -> None:
+    pytest.importorskip("aiconfigurator_core", reason="measured operators: pip install 'octavo[silicon]'")
+
+
+@needs_points
 @pytest.mark.parametrize("kind", ["model", "hardware"])
 def test_what_was_left_out_is_predicted(kind: str) -> None:
-    if not silicon.DATA.exists():
-        pytest.skip(f"{silicon.DATA} is not here: published operating points of real servers")
-    found = silicon.left_out(silicon.points(), lambda point: str(getattr(point, kind).name))
+    found = points.left_out(points.points(), silicon.fit, silicon.predict, [kind])
     for name, errors in found.items():
-        if f"{name} without the odd 14" not in found:
-            assert errors.mape < 0.15, (name, errors)
+        assert errors.mape < 0.15, (name, errors)
+
+
+@needs_points
+@pytest.mark.usefixtures("tables")
+def test_measured_operators_give_the_times_of_servers() -> None:
+    lines, unseen, _ = operators.table(points.points())
+    assert lines["operators and hosts"].mape < 0.1
+    for name, errors in unseen.items():
+        assert errors.mape < 0.15, (name, errors)
 
 
 def test_the_fit_that_is_shipped_can_be_asked_for() -> None:
@@ -30,3 +53,59 @@ def test_the_fit_that_is_shipped_can_be_asked_for() -> None:
     shipped = json.loads(silicon.OUT.read_text())
     assert result.latency_model.startswith("fit servers")
     assert result.band == shipped["error"] < 0.15
+
+
+@pytest.mark.usefixtures("tables")
+def test_measured_operators_can_be_asked_for() -> None:
+    calm = ["workload.queries=30"]
+    known = simulate(load_scenario("single-box", ["latency=silicon:trtllm", *calm]), seeds=[0])
+    assert known.latency_model.startswith("silicon of llama-3.1-8b bf16 on h100-sxm with trtllm")
+    assert known.band == json.loads(operators.OUT.read_text())["error"]
+    assert known["latency_p50"] == pytest.approx(
+        simulate(load_scenario("single-box", calm), seeds=[0])["latency_p50"], rel=0.3
+    )
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("hardware", "model", "shards"),
+    [
+        ("h100-sxm", "llama-3.1-8b", 1),
+        ("a100-80", "llama-2-70b", 4),
+        ("b200", "gemma-3-27b", 2),
+        ("h200", "mixtral-8x7b", 1),
+    ],
+)
+def test_a_larger_step_of_measured_operators_is_no_shorter(hardware: str, model: str, shards: int) -> None:
+    silicon = Silicon(hardware, "vllm", load_model(model), tensor_parallel=shards)
+    for rows in (1, 3, 40, 300):
+        seconds = [silicon.decode(rows, rows * context).seconds for context in (1, 10, 100, 1000, 5000, 50_000)]
+        assert all(0 < a <= b for a, b in pairwise(seconds))
+    prefills = [
+        silicon.mixed(4, 400, [Chunk(Prompt(0, tokens, ()), 0, tokens)]) for tokens in (1, 16, 100, 600, 2000, 30_000)
+    ]
+    assert all(a <= b for a, b in pairwise(prefills))
+
+
+@pytest.mark.usefixtures("tables")
+def test_an_operator_is_as_it_was_measured() -> None:
+    """4096 x 4096 in bfloat16 on an H100, a size that is in the tables: between its bound and twice that."""
+    product = Operators("h100_sxm", "vllm").product("bf16", 4096, 4096)
+    bound = 2 * 8192 * 4096 * 4096 / 989e12
+    assert bound < product.line(8192).seconds < 2 * bound
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("hardware", "model", "said"),
+    [("rtx-4090", "llama-3.1-8b", "rtx-4090"), ("h100-sxm", "deepseek-v3", "latent"), ("a100-80", "phi-3-mini", "96")],
+)
+def test_what_was_not_measured_is_refused(hardware: str, model: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Silicon(hardware, "vllm", load_model(model))
+
+
+def test_without_the_tables_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("octavo.simulator.latency.operators.find_spec", lambda name: None)
+    with pytest.raises(MachineError, match=r"octavo\[silicon\]"):
+        Silicon("h100-sxm", "vllm", load_model("llama-3.1-8b"))

@@ -14,7 +14,7 @@ import pytest
 
 from octavo.profiles import baselines, load_scenario, override
 from octavo.profiles.latency import LatencyProfile, StepTime
-from octavo.simulator.latency import Roofline
+from octavo.simulator.latency import roofline
 from octavo.simulator.report import ReportFiles, write_report
 from octavo.simulator.result import Result, document
 from octavo.simulator.run import simulate, simulate_all
@@ -77,7 +77,7 @@ def assumed_evaluation(results: list[Result]) -> dict[str, Any]:
 def roofline_profile() -> LatencyProfile:
     """Step times of the roofline, as if it were a machine."""
     scenario = load_scenario("policies")
-    model = Roofline(scenario.hardware["l40s"], scenario.models["llama-3.1-8b"])
+    model = roofline(scenario.hardware["l40s"], scenario.models["llama-3.1-8b"])
     steps = [
         StepTime(
             decodes=rows,

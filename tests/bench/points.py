@@ -1,0 +1,138 @@
+"""Published operating points of real servers: so many clients that always have a request running, and a token's time.
+
+silicon_sample.csv of aiconfigurator-core 0.12.0 (Apache-2.0; measured by InferenceX), dense models, aggregated serving.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from octavo.profiles import Hardware, Model, load_hardware, load_model
+from octavo.profiles.quantity import Precision
+from octavo.simulator.latency import LatencyModel
+from octavo.simulator.latency.fit import closed_loop_tpot
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / ".." / "shared" / "data" / "silicon_sample.csv"
+HARDWARE = {"h100_sxm": "h100-sxm", "h200_sxm": "h200", "b200_sxm": "b200"}
+MODELS = {"Llama-3.1-8B": "llama-3.1-8b", "Llama-3.1-70B": "llama-3.1-70b"}
+SOURCE = (
+    "fitted to silicon_sample.csv of aiconfigurator-core 0.12.0 (Apache-2.0; measured by InferenceX), "
+    "Llama-3.1 8B and 70B on H100, H200 and B200, time per output token in closed loop"
+)
+CHUNK = 8192
+Fitted = TypeVar("Fitted")
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was run, and the time per output token that was measured.
+
+    `cached`: the server had seen the prompts before, so that it only decoded. That is how 14 runs are read that
+    prefill faster than the data sheet's peak: their token's time is that of decoding alone where answers are long.
+    """
+
+    hardware: Hardware
+    model: Model
+    framework: str
+    precision: Precision
+    kv_precision: Precision
+    shards: int
+    clients: int
+    prompt: int
+    answer: int
+    tpot: float
+    cached: bool
+
+    def of(self, latency: LatencyModel) -> float:
+        """Seconds per output token."""
+        if self.cached:
+            return latency.decode(self.clients, self.clients * (self.prompt + self.answer // 2)).seconds
+        room = self.hardware.memory * 0.9 * self.shards - self.model.weight_bytes(self.precision)
+        capacity = room / self.model.kv_bytes_per_token(self.kv_precision)
+        return closed_loop_tpot(latency, self.clients, self.prompt, self.answer, CHUNK, capacity)
+
+
+def points() -> list[Point]:
+    """Dense models on devices that have a profile."""
+    hardware = {name: load_hardware(ours) for name, ours in HARDWARE.items()}
+    models = {name: load_model(ours) for name, ours in MODELS.items()}
+    found = []
+    with DATA.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            model = next((model for name, model in models.items() if name in row["model_path"]), None)
+            if model is not None and row["mode"] == "agg" and row["system"] in hardware:
+                shape = (int(row[key]) for key in ("tp_size", "batch_size", "isl", "osl"))
+                cached = row["model_path"].startswith("nvidia/")
+                kinds = precision(row), kv_precision(row)
+                tpot = float(row["silicon_tpot_ms"]) / 1e3
+                found.append(Point(hardware[row["system"]], model, row["backend"], *kinds, *shape, tpot, cached))
+    return found
+
+
+def precision(row: dict[str, str]) -> Precision:
+    said = row["gemm_quant_mode"] or row["precision"]
+    return "fp4" if "fp4" in said else "fp8" if "fp8" in said else "bf16"
+
+
+def kv_precision(row: dict[str, str]) -> Precision:
+    """TensorRT-LLM takes it from the quantised checkpoints; the recipes for vLLM ask for it on Blackwell only."""
+    small = row["backend"] == "trtllm" or (row["backend"] == "vllm" and row["system"] == "b200_sxm")
+    return "fp8" if small and precision(row) != "bf16" else "bf16"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of predictions: how many, mean and median of the absolute relative error, and its median with its sign."""
+
+    count: int
+    mape: float
+    median: float
+    bias: float
+
+    @staticmethod
+    def of(predicted: Sequence[float], some: Sequence[Point]) -> Errors:
+        errors = np.array(predicted) / np.array([point.tpot for point in some]) - 1
+        return Errors(len(some), *(float(x) for x in (np.mean(abs(errors)), np.median(abs(errors)), np.median(errors))))
+
+
+def left_out(
+    all_: Sequence[Point],
+    fit: Callable[[Sequence[Point]], Fitted],
+    predict: Callable[[Fitted, Point], float],
+    kinds: Iterable[str] = ("model", "hardware"),
+) -> dict[str, Errors]:
+    """Each model, and each device, predicted from a fit to all the others."""
+    found = {}
+    for kind in kinds:
+        for name in sorted({getattr(point, kind).name for point in all_}):
+            fitted = fit([point for point in all_ if getattr(point, kind).name != name])
+            test = [point for point in all_ if getattr(point, kind).name == name]
+            usual = [point for point in test if not point.cached]
+            found[name] = Errors.of([predict(fitted, point) for point in test], test)
+            if len(usual) < len(test):
+                without = f"{name} without the cached {len(test) - len(usual)}"
+                found[without] = Errors.of([predict(fitted, p) for p in usual], usual)
+    return found
+
+
+def show(lines: dict[str, Errors]) -> None:
+    print("| | points | MAPE | median | bias |\n|---|---|---|---|---|")
+    for name, e in lines.items():
+        print(f"| {name} | {e.count} | {e.mape:.1%} | {e.median:.1%} | {e.bias:+.1%} |")
+
+
+def residuals(lines: dict[str, Errors]) -> dict[str, dict[str, float]]:
+    return {name: {key: round(value, 4) for key, value in asdict(e).items()} for name, e in lines.items()}
+
+
+def expected(unseen: dict[str, Errors]) -> float:
+    """The mean error on what was left out, all points of it counted."""
+    whole = [e for name, e in unseen.items() if "without" not in name]
+    return round(sum(e.mape * e.count for e in whole) / sum(e.count for e in whole), 3)
