@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from octavo.profiles.errors import InfeasibleError
+from octavo.profiles.fleet import Placement
 from octavo.profiles.load import vary
 from octavo.profiles.scenario import Scenario, Targets
 from octavo.simulator.estimate import tidy
@@ -159,8 +160,13 @@ def words(found: Evaluation, scenario: Scenario) -> str:
         count = scenario.devices_of(place) * replicas
         shards = f", {place.tensor_parallel} a replica" if place.tensor_parallel > 1 else ""
         mode = f" {place.mode}" if place.mode != "dedicated" else ""
-        parts.append(f"{count} {place.hardware} for {' and '.join(place.of)}{mode}{shards}")
+        parts.append(f"{count} {place.hardware} for {who(place)}{mode}{shards}")
     return "; ".join([*parts, *(f"{name} {value}" for name, value in found.point.shape.engine.items())])
+
+
+def who(place: Placement) -> str:
+    """The models of a placement, in words."""
+    return " and ".join(place.of) if len(place.of) < 3 else f"{place.of[0]} to {place.of[-1]}"
 
 
 def failure(found: Evaluation, targets: Targets) -> str:
@@ -168,7 +174,7 @@ def failure(found: Evaluation, targets: Targets) -> str:
     if found.refused:
         return found.refused
     if found.overloaded:
-        return f"it does not keep up ({found.overloaded})"
+        return f"it does not keep up, {found.overloaded.rsplit('; ', 1)[-1]}"
     return "; ".join(map(str, found.missed(targets))) or "nothing; it meets the targets"
 
 

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from octavo.profiles.errors import ConfigError
+from octavo.profiles.fleet import Placement
 from octavo.profiles.load import override
+from octavo.profiles.policy import Cascade
 from octavo.profiles.scenario import Scenario
+from octavo.simulator.panel import VALUE, slots
 from octavo.simulator.plan.lab import Lab
-from octavo.simulator.plan.line import Line, failure
+from octavo.simulator.plan.line import Line, failure, who
 from octavo.simulator.plan.space import Point
 from octavo.simulator.plan.traffic import scaled, slowed
 from octavo.simulator.plan.trials import Evaluation
@@ -134,9 +137,9 @@ def one_down(line: Line) -> list[str]:
     said = []
     point, scenario = line.found.point, line.scenario
     for index, place in enumerate(point.shape.placements):
-        of = " and ".join(place.of)
+        of = who(place)
         if point.replicas[index] == 1:
-            said.append(f"a device of {of}: {_without(scenario, place.mode == 'dedicated', scenario.names_of(place))}")
+            said.append(f"a device of {of}: {_without(scenario, place)}")
             continue
         fewer = tuple(count - (index == number) for number, count in enumerate(point.replicas))
         judged = line.rough().judge(replace(point, replicas=fewer))
@@ -146,14 +149,17 @@ def one_down(line: Line) -> list[str]:
     return said
 
 
-def _without(scenario: Scenario, dedicated: bool, names: Sequence[str]) -> str:
+def _without(scenario: Scenario, place: Placement) -> str:
     """The last replica is away: what of the ensemble is left."""
-    experts = len(scenario.ensemble.experts)
-    lost = 1 if dedicated and "value" not in names else len([name for name in names if name != "value"])
-    left = (experts - lost) * scenario.ensemble.samples_per_expert
-    if "value" in names or left < scenario.ensemble.min_candidates or not lost:
+    names, policy = scenario.names_of(place), scenario.ensemble.policy
+    lost = names[:1] if place.mode == "dedicated" else names
+    if isinstance(policy, Cascade) and policy.first in names and len(names) == 1:
+        return "every query goes to the others"
+    makers = [name for name, _ in slots(scenario) if not (isinstance(policy, Cascade) and name == policy.first)]
+    left = sum(name not in lost for name in makers)
+    if VALUE in lost or left < scenario.ensemble.min_candidates:
         return "no answers until it is back"
-    return f"answers from {left} of {experts * scenario.ensemble.samples_per_expert} candidates"
+    return f"answers from {left} of {len(makers)} candidates"
 
 
 def sensitivity(line: Line) -> tuple[Swing, ...]:

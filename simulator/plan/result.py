@@ -78,10 +78,11 @@ class Plan:
         return "; ".join([*self._price(line.best), *self._traffic(line), *_worth(self.best, line.best)])
 
     def _price(self, its: Evaluation) -> Iterator[str]:
-        if self.best.usd_per_hour > its.usd_per_hour:
-            yield f"costs as much at {its.usd_per_hour / self.best.usd_per_hour:.0%} of today's device prices"
+        ratio = self.best.usd_per_hour / its.usd_per_hour
+        if ratio > 1:
+            yield f"costs {ratio:.3g} times as much, the same at {1 / ratio:.0%} of today's device prices"
         else:
-            yield f"costs {its.usd_per_hour / self.best.usd_per_hour - 1:.0%} less"
+            yield "costs the same" if ratio == 1 else f"costs {1 - ratio:.0%} less"
 
     def _traffic(self, line: Line) -> Iterator[str]:
         """From where on as many of the other fleets as carry the traffic cost more than this one."""
@@ -93,7 +94,7 @@ class Plan:
         if enough < 0.9 * rate * mine:
             yield f"cheaper from {enough:.3g} queries/s on"
         else:
-            yield f"at no traffic up to the {rate * mine:.3g} queries/s that it carries"
+            yield f"never cheaper up to the {rate * mine:.3g} queries/s that it carries"
 
     def next_cheaper(self) -> str | None:
         """Why the next cheaper fleet fails."""
@@ -173,4 +174,4 @@ def _worth(mine: Evaluation, its: Evaluation) -> Iterator[str]:
     elif more <= 0 or gained <= 0:
         yield f"right {abs(gained):.1%} {'more' if gained > 0 else 'less'} often"
     else:
-        yield f"right {gained:.1%} more often, which pays where a right answer more is worth {more / gained:.2g} $"
+        yield f"right {gained:.1%} more often, for {more / gained:.2g} $ per right answer more"

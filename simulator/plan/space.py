@@ -40,10 +40,9 @@ class Space:
     def __post_init__(self) -> None:
         if not self.tensor_parallel or min(self.tensor_parallel) < 1 or self.most_devices < 1:
             raise ConfigError("space: tensor_parallel and most_devices are positive")
-        if wrong := [mode for mode in self.modes if mode not in get_args(Mode)]:
-            raise ConfigError(f"space.modes: {wrong[0]!r} -> {', '.join(get_args(Mode))}")
-        if wrong := [each for each in self.precisions if each not in get_args(Precision)]:
-            raise ConfigError(f"space.precisions: {wrong[0]!r} -> {', '.join(get_args(Precision))}")
+        for name, kind in (("modes", Mode), ("precisions", Precision)):
+            if wrong := [each for each in getattr(self, name) if each not in get_args(kind)]:
+                raise ConfigError(f"space.{name}: {wrong[0]!r} -> {', '.join(get_args(kind))}")
         if min((*self.batches, *self.budgets, 1)) < 1:
             raise ConfigError("space: batches and budgets are positive")
 

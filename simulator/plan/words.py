@@ -94,11 +94,12 @@ def _headroom(plan: Plan) -> str:
 
 
 def _interval(plan: Plan) -> str:
-    low, high = ("no such fleet is enough" if usd is None else f"{usd:.2f}" for usd in plan.band)
+    low, high = ("no number of these" if usd is None else f"{usd:.2f}" for usd in plan.band)
     best = plan.best
+    cost = f"{low} to {high}" if low != high else f"{low}"
     runs = f"{len(best.seeds)} {'seed' if len(best.seeds) == 1 else 'seeds'}"
     runs += f" x {best.queries} queries" if best.queries else ""
-    return f"{low} to {high} $/h where steps take {best.band:.0%} less or more time; {runs}; {best.label}"
+    return f"{cost} $/h where steps take {best.band:.0%} less or more time; {runs}; {best.label}"
 
 
 def _row(line: Line) -> str:
