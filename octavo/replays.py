@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from octavo import show, terminal
-from octavo.profiles.errors import ConfigError
+from octavo.profiles.errors import ConfigError, GateError
 
 if TYPE_CHECKING:
     from octavo.runtime.core.trace import Record
@@ -52,6 +53,44 @@ def compare(measured: Path, simulated: Path, gates: Sequence[str], out: Path | N
     allowed = dict(map(_gate, gates))
     validation(found, out, as_json=as_json)
     found.gate(allowed)
+
+
+def theory(out: Path | None, *, quick: bool, as_json: bool) -> None:
+    """Queues whose answer is known, beside what is simulated of them. Raises GateError where one is missed."""
+    from octavo.simulator.estimate import tidy
+    from octavo.simulator.theory import QUICK, littles_gap, table
+
+    customers, seeds = QUICK if quick else (20_000, 10)
+    rows = table(customers, range(seeds))
+    facts = [
+        {
+            "queue": row.law.name,
+            "quantity": row.law.quantity,
+            "exact": tidy(row.law.exact),
+            "simulated": row.simulated.to_json(),
+            "error": tidy(row.error),
+            "holds": row.holds,
+        }
+        for row in rows
+    ]
+    data = {"kind": "theory", "customers": customers, "seeds": seeds, "queues": facts, "littles_law_gap": littles_gap()}
+    if out:
+        show.write(out, json.dumps(data, indent=1) + "\n")
+    if as_json:
+        terminal.dump(data)
+    else:
+        cells = [
+            (
+                *(row.law.name, row.law.quantity, f"{row.law.exact:.4f}"),
+                f"{row.simulated.value:.4f} +- {row.simulated.half_width or 0:.4f}",
+                f"{row.error:+.1%}",
+            )
+            for row in rows
+        ]
+        terminal.show(terminal.table("", ("queue", "", "exact", "simulated, 95 %", "error"), cells, left=2))
+        terminal.say(f"Little's law: off by {data['littles_law_gap']:.0e}")
+    if missed := [row.law.name for row in rows if not row.holds]:
+        raise GateError(f"validate: outside its interval: {', '.join(missed)}")
 
 
 def _gate(text: str) -> tuple[str, float]:

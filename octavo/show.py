@@ -209,7 +209,21 @@ def simulation(results: Sequence[Simulation], out: Path | None, trace_out: Path 
     terminal.say("TTFT and p50 are medians; $/1M is per million answer tokens; kWh of the whole run")
     for remark, names in _remarks(results).items():
         terminal.say(f"- {', '.join(names) if len(names) < len(results) else 'all'}: {remark}")
+    if sure := _intervals(first):
+        terminal.say(f"95 % over seeds{' and error band' if first.banded else ''}: {sure}")
     terminal.say(f"step times: {first.latency_model}; error band +-{first.band:.0%}; {len(first.seeds)} seeds")
+
+
+def _intervals(result: Simulation) -> str:
+    """Bounds of what is shown, where they are known and not the same."""
+    found = []
+    for key, (heading, form) in COLUMNS.items():
+        estimate = result.metrics.get(key)
+        if estimate is None or estimate.low is None or estimate.high is None or _cell(result, key) == "-":
+            continue
+        low, high = form.format(estimate.low), form.format(estimate.high)
+        found += [f"{heading} {low} to {high}"] if low != high else []
+    return ", ".join(found)
 
 
 def _cell(result: Simulation, key: str) -> str:

@@ -44,6 +44,7 @@ class Fleet:
     """What a scenario's placements come to, and how more of the same is made.
 
     For tests, `most_repeats` is how far a leap may go, and `skew` makes each replica slower than the one before it.
+    `pace` is how many times longer than estimated every step takes.
     """
 
     scenario: Scenario
@@ -53,12 +54,19 @@ class Fleet:
     units: list[Unit] = field(default_factory=list)
     most_repeats: int = 1 << 30
     skew: float = 0.0
+    pace: float = 1.0
     _counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     @property
     def replicas(self) -> list[tuple[Device, Placement]]:
         """Each device and the placement that it serves."""
         return [(device, unit.placement) for unit in self.units for device in unit.devices]
+
+    def slow_down(self, pace: float) -> None:
+        """Let every step take so many times as long, on the replicas that are there and on those to come."""
+        for device, _ in self.replicas:
+            device.skew *= pace / self.pace
+        self.pace = pace
 
     def add(self, placement: Placement, index: int, names: tuple[str, ...], *, is_open: bool = True) -> Unit:
         """One more replica. Raises ConfigError when weights and some KV cache do not fit."""
@@ -70,7 +78,7 @@ class Fleet:
             lane.most_repeats = self.most_repeats
         self._counts[kind] += 1
         for device in devices:
-            device.skew = 1 + self.skew * sum(self._counts.values())
+            device.skew = self.pace * (1 + self.skew * sum(self._counts.values()))
         unit = Unit(placement, index, names, devices)
         self.units.append(unit)
         for device in devices:

@@ -20,6 +20,7 @@ MOST_LATENCIES = 2000
 class Result:
     """One scenario, or one of its baselines, as simulated. `overloaded` says why no latency of it means anything.
 
+    `banded`: the intervals hold the error band of the step times too, not only what differs between seeds.
     `latencies` are evenly spaced quantiles of the first seed's; `records` are the first seed's trace, where kept.
     """
 
@@ -36,6 +37,7 @@ class Result:
     latencies: tuple[float, ...] = ()
     tracks: tuple[Track, ...] = ()
     records: tuple[Record, ...] = field(default=(), repr=False)
+    banded: bool = False
 
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric].value
@@ -66,6 +68,7 @@ class Result:
             "notes": [*([f"OVERLOADED: {self.overloaded}"] if self.overloaded else []), *self.missed, *self.notes],
             "latency_model": self.latency_model,
             "band": tidy(self.band),
+            "intervals": "seeds and error band" if self.banded else "seeds",
             "seeds": list(self.seeds),
         }
 

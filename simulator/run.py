@@ -124,9 +124,10 @@ class Prepared:
     steps: list[StepRecord]
 
 
-def run(scenario: Scenario, seed: int, *, trace: bool = False) -> Run:
-    """One run to its end."""
+def run(scenario: Scenario, seed: int, *, trace: bool = False, pace: float = 1.0) -> Run:
+    """One run to its end. `pace`: every step takes so many times as long."""
     ready = prepare(scenario, seed, trace=trace)
+    ready.fleet.slow_down(pace)
     ready.operations.begin()
     with rare_collections():
         ready.world.run()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from octavo import replays, show, terminal
 from octavo.options import Json, Out
 from octavo.profiles.errors import ConfigError
+
+if TYPE_CHECKING:
+    from octavo.profiles.scenario import Scenario
+    from octavo.simulator.result import Result
+    from octavo.simulator.run import Progress
 
 
 def simulate(
@@ -19,6 +25,10 @@ def simulate(
     outcomes: Annotated[Path | None, typer.Option(help="Candidates as `octavo eval` recorded them.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many runs; the scenario says otherwise.", min=1)] = None,
     queries: Annotated[int | None, typer.Option(help="Queries per run.", min=1)] = None,
+    until_ci: Annotated[
+        str | None, typer.Option(help="Add seeds until p95 latency is known so well, like 2%; 64 seeds at most.")
+    ] = None,
+    band: Annotated[bool, typer.Option(help="Let intervals hold the step times' error band too.")] = True,
     baselines: Annotated[bool, typer.Option(help="Simulate the scenario's baselines too.")] = True,
     trace_out: Annotated[Path | None, typer.Option(help="Write the first seed's trace, JSON Lines.")] = None,
     out: Out = None,
@@ -35,16 +45,53 @@ def simulate(
         replays.simulate_replay(replay, out, trace_out, as_json=json)
         return
     from octavo.profiles import load_scenario
-    from octavo.simulator.run import simulate, simulate_all
+    from octavo.simulator.band import banded
 
+    if until_ci and (seeds or trace_out):
+        raise ConfigError(
+            "simulate: --until-ci chooses the seeds and keeps no trace; leave out --seeds and --trace-out"
+        )
     sets = [*(change or []), *([f"workload.queries={queries}"] if queries else [])]
     sets += [f"outcomes={{kind: records, file: {outcomes.resolve()}}}"] if outcomes else []
     loaded = load_scenario(str(scenario), overrides=sets)
     chosen = list(range(seeds)) if seeds else None
     with terminal.watching() as watch:
         progress = lambda name, share: watch(name, share, "")  # noqa: E731
-        if baselines:
-            results = simulate_all(loaded, seeds=chosen, progress=progress, trace=trace_out is not None)
-        else:
-            results = [simulate(loaded, seeds=chosen, progress=progress, trace=trace_out is not None)]
+        results = _results(loaded, chosen, _share(until_ci), progress, baselines=baselines, trace=trace_out is not None)
+        if band:
+            results = [banded(result) for result in results]
     show.simulation(results, out, trace_out, as_json=json)
+
+
+def _results(
+    scenario: Scenario,
+    seeds: list[int] | None,
+    within: float | None,
+    progress: Progress,
+    *,
+    baselines: bool,
+    trace: bool,
+) -> list[Result]:
+    """The scenario, and its baselines after it where they are asked for."""
+    from octavo.profiles import baselines as baselines_of
+    from octavo.simulator.run import simulate, simulate_until
+
+    others = baselines_of(scenario) if baselines else {}
+    if within is not None:
+        every = {scenario.name: scenario, **others}
+        return [replace(simulate_until(s, within, progress=progress), name=name) for name, s in every.items()]
+    first = simulate(scenario, seeds=seeds, progress=progress, trace=trace)
+    return [first, *(simulate(s, seeds=seeds, progress=progress, name=name) for name, s in others.items())]
+
+
+def _share(text: str | None) -> float | None:
+    """2% or 0.02."""
+    if text is None:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ConfigError(f"--until-ci {text!r}: write a share between 0 and 1, like 2%")
+    return share
