@@ -96,6 +96,17 @@ def prompt_of(prompt: str | None, task: Path | None, number: int) -> str:
         raise ConfigError(f"{task}: task {number} is not a JSON object with a prompt") from None
 
 
+def json_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object. Raises ConfigError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: must hold a JSON object, got {type(found).__name__}")
+    return found
+
+
 def answer(result: Answer, *, as_json: bool) -> None:
     """Every candidate of a query, and the one that was chosen."""
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ def ask(
     top_k: Annotated[int | None, typer.Option(min=1)] = None,
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="Every candidate must be JSON of this schema.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds; then answer with what has arrived.", min=0.0)] = None,
     seed: Seed = 0,
     provider: Provider = None,
@@ -35,7 +36,14 @@ def ask(
     from octavo.runtime.local import Octavo
 
     text = show.prompt_of(prompt, task, number)
-    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    given: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "max_new_tokens": max_new_tokens,
+    }
+    if json_schema is not None:
+        given["grammar"] = show.json_object(json_schema)
     options = {name: value for name, value in given.items() if value is not None}
     with Octavo.load(
         bundle,

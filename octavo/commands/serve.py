@@ -23,6 +23,8 @@ def serve(
     deadline: Annotated[float, typer.Option(help="Seconds that a query may take.")] = 60.0,
     drain: Annotated[float, typer.Option(help="Seconds to finish what is open at SIGTERM.")] = 30.0,
     trace: Annotated[Path | None, typer.Option(help="Append trace records for `octavo validate`.")] = None,
+    log_format: Annotated[str, typer.Option(help="json or text, on stderr.")] = "json",
+    otel: Annotated[bool, typer.Option("--otel", help="Send OpenTelemetry spans where OTEL_... says.")] = False,
     samples: Annotated[int | None, typer.Option(help="Samples per expert.", min=1)] = None,
     min_candidates: Annotated[int, typer.Option(help="Fewer than these are no answer.", min=1)] = 1,
     on: Annotated[str, typer.Option(help="local, or ray: over a cluster's nodes.")] = "local",
@@ -53,6 +55,8 @@ def serve(
         deadline=deadline,
         drain=drain,
         trace=trace,
+        otel=otel,
+        log_format=show.choice("log-format", log_format, Literal["json", "text"]),
     )
     asked: dict[str, object] = {"provider": provider, "devices": several(devices), "threads": threads}
     placed = {name: value for name, value in asked.items() if value is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from octavo.runtime.server.refusals import Refusal, defect, malformed, on_failur
 from octavo.runtime.server.requests import ChatRequest, CompletionRequest
 from octavo.runtime.server.settings import ServerSettings
 from octavo.runtime.server.streaming import EventStream
+from octavo.runtime.server.tracing import Spans, tracer_from_environment
 
 Parsed = TypeVar("Parsed", ChatRequest, CompletionRequest)
 
@@ -45,7 +46,11 @@ def make_app(octavo: Octavo, settings: ServerSettings) -> ASGIApp:
 class Server:
     """One bundle's endpoints."""
 
-    def __init__(self, octavo: Octavo, settings: ServerSettings) -> None:
+    def __init__(self, octavo: Octavo, settings: ServerSettings, tracers: Any = None) -> None:
+        """`tracers` is an OpenTelemetry TracerProvider; without, the settings say whether there is one."""
+        if tracers is None and settings.otel:
+            tracers = tracer_from_environment()
+        self._spans = None if tracers is None else Spans(tracers, octavo.loop.recorder)
         self.settings = settings
         self.desk = Desk(octavo, settings)
         self.metrics = Metrics(self.desk)
@@ -73,15 +78,16 @@ class Server:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        heard = [self.metrics.hear, *([self._trace.hear] if self._trace else [])]
+        heard = [each.hear for each in (self.metrics, self._trace, self._spans) if each is not None]
         listeners = self.desk.octavo.loop.recorder.listeners
         listeners.extend(heard)
         try:
             yield
         finally:
             listeners[:] = [each for each in listeners if each not in heard]
-            if self._trace:
-                self._trace.close()
+            for each in (self._trace, self._spans):
+                if each is not None:
+                    each.close()
 
     async def _chat(self, request: Request) -> Any:
         return await self._answer(request, ChatRequest)
@@ -94,7 +100,7 @@ class Server:
         try:
             asked = parse(kind, await request.body())
             account.read(asked)
-            taken = await until_gone(request.receive, self.desk.take(asked))
+            taken = await until_gone(request.receive, self.desk.take(asked, self._follow(request, asked.model)))
             if asked.stream:
                 return EventStream(taken, account, self.settings)
             with taken:
@@ -110,6 +116,10 @@ class Server:
         except Exception:
             account.refused(defect())
             raise
+
+    def _follow(self, request: Request, model: str) -> Callable[[int], None] | None:
+        spans = self._spans
+        return None if spans is None else lambda query: spans.expect(query, model, request.headers)
 
     async def _models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._card(name) for name in self.desk.targets]})

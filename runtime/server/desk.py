@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from secrets import randbits
@@ -107,8 +107,8 @@ class Desk:
         alive = sum(expert not in dead for expert in ensemble.experts) * ensemble.samples_per_expert
         return alive >= ensemble.min_candidates and not self.admission.draining
 
-    async def take(self, asked: Asked) -> Taken:
-        """Admit a query and start it. Raises Refusal, with nothing held."""
+    async def take(self, asked: Asked, begun: Callable[[int], None] | None = None) -> Taken:
+        """Admit a query and start it; `begun` hears its id just before. Raises Refusal, with nothing held."""
         self._check_sizes(asked)
         target = choose(self.targets, asked.model, asked.n or 1, asked.best_of, self.settings.max_candidates)
         place = self.admission.enter(target.candidates)
@@ -117,6 +117,8 @@ class Desk:
             prepared = await asyncio.to_thread(self._prepare, taken)
             query = prepared.request.query
             self.admission.widen(place, target.candidates * (query.prompt_tokens + query.max_new_tokens))
+            if begun is not None:
+                begun(query.id)
             future = self.octavo.start(prepared)
         except BaseException:
             self.admission.leave(place)

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from secrets import token_bytes
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 from octavo.profiles.errors import ConfigError
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, to_lines
@@ -33,10 +33,20 @@ class JsonLines(logging.Formatter):
         return json.dumps(row, default=str)
 
 
-def start_logging() -> None:
-    """Structured lines on stderr, for the server and the web server under it."""
+class TextLines(logging.Formatter):
+    """The same for a reader: time, event, and fields as key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {key: value for key, value in getattr(record, "fields", {}).items() if value is not None}
+        shown = (f"{key}={json.dumps(value, default=str)}" for key, value in fields.items())
+        line = " ".join((_utc(record.created), record.levelname.lower(), record.getMessage(), *shown))
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def start_logging(form: Literal["json", "text"] = "json") -> None:
+    """One line per event on stderr, for the server and the web server under it."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
     for name in ("octavo.server", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

@@ -32,7 +32,7 @@ def serve(bundle: Path, settings: ServerSettings, **load: Any) -> None:
     `load` are the options of `Octavo.load`. The port opens when every model is verified, loaded and has run once.
     Raises what `Octavo.load` does, ConfigError for what cannot be served, MachineError where the port is taken.
     """
-    start_logging()
+    start_logging(settings.log_format)
     sys.setswitchinterval(SWITCH)
     with bound(settings) as port, Octavo.load(bundle, **load) as octavo:
         octavo.ask("0", policy="ensemble", max_new_tokens=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -35,6 +35,8 @@ class ServerSettings(BaseModel):
     max_stops: int = Field(16, ge=0)
     max_messages: int = Field(1024, ge=1)
     trace: Path | None = None
+    otel: bool = False
+    log_format: Literal["json", "text"] = "json"
 
     def __init__(self, **given: Any) -> None:
         try:

@@ -52,13 +52,13 @@ Serve = Callable[..., Any]
 
 
 @contextmanager
-def running(octavo: Any, **settings: Any) -> Iterator[Running]:
+def running(octavo: Any, tracers: Any = None, **settings: Any) -> Iterator[Running]:
     from octavo.runtime.server.app import Server
     from octavo.runtime.server.run import Listener
     from octavo.runtime.server.settings import ServerSettings
 
     chosen = ServerSettings(port=0, **settings)
-    served = Server(octavo, chosen)
+    served = Server(octavo, chosen, tracers)
     listener = Listener(served, chosen)
     thread = threading.Thread(target=listener.run, daemon=True)
     thread.start()
