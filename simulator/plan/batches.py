@@ -147,7 +147,7 @@ class Engine:
     def __init__(self, lanes: Sequence[Lane], judged: Callable[[Ended], None] | None = None) -> None:
         self.lanes = lanes
         self.judged = judged
-        self.now = self.busy = 0.0
+        self.now = 0.0
         self._heard = [0] * len(lanes)
 
     def until(self, time: float) -> None:
@@ -157,13 +157,11 @@ class Engine:
             if not active:
                 self.now = time
                 return
-            began = self.now
             if any(lane.prefills for lane in active):
                 for lane in active:
                     self._one(lane)
             else:
                 self._many(active, time)
-            self.busy += self.now - began
             if self.judged:
                 self._tell(self.judged)
 
@@ -202,3 +200,52 @@ class Engine:
         self.now += whole
         for lane in active:
             lane.forward(steps, self.now)
+
+
+class Reader:
+    """A device that only reads prompts, first come, first served: as many a step as fit."""
+
+    __slots__ = ("_alone", "end", "latency", "load", "read", "step_tokens", "waiting")
+
+    def __init__(self, latency: LatencyModel, step_tokens: int, alone: dict[tuple[int, int], float]) -> None:
+        self.latency, self.step_tokens = latency, step_tokens
+        self.end = 0.0
+        self.load = 0
+        self.waiting: deque[tuple[float, int, int, int]] = deque()
+        self.read: list[tuple[float, int]] = []
+        self._alone = alone
+
+    def add(self, time: float, tokens: int, found: int, index: int) -> None:
+        self.waiting.append((time, tokens, found, index))
+        self.load += tokens + found + 1
+
+    def until(self, time: float) -> None:
+        """Begin every step that begins before this time. Those who come at one moment are read together."""
+        waiting = self.waiting
+        while waiting:
+            start = max(self.end, waiting[0][0])
+            if start >= time:
+                return
+            batch = [waiting.popleft()]
+            budget = self.step_tokens - batch[0][1]
+            while waiting and waiting[0][0] <= start and waiting[0][1] <= budget:
+                batch.append(waiting.popleft())
+                budget -= batch[-1][1]
+            self.end = start + self._seconds(batch)
+            for _, tokens, found, index in batch:
+                self.load -= tokens + found + 1
+                self.read.append((self.end, index))
+
+    def _seconds(self, batch: Sequence[tuple[float, int, int, int]]) -> float:
+        """A long prompt takes several steps; here it is one of as many tokens."""
+        if len(batch) > 1:
+            return self.latency.mixed(0, 0, [_whole(tokens, found) for _, tokens, found, _ in batch])
+        _, tokens, found, _ = batch[0]
+        seconds = self._alone.get((tokens, found))
+        if seconds is None:
+            seconds = self._alone[tokens, found] = self.latency.mixed(0, 0, (_whole(tokens, found),))
+        return seconds
+
+
+def _whole(tokens: int, found: int) -> Chunk:
+    return Chunk(Prompt(0, tokens + found, ()), found, tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -15,10 +16,12 @@ from octavo.simulator.plan.trials import Evaluation, Pool, Trial
 
 CLEAR = 0.15
 """A sketch or a short run that misses no target by more than this share may be wrong."""
+CLEARISH = 0.08
+"""The same of a sketch on one seed's queries, corrected by what a sketch on all seeds' came to elsewhere."""
+STORMY = 0.4
+"""The same where it does not keep up."""
 CLEARER = 0.025
 """The same of a sketch on the very queries of the runs that decide."""
-COARSE = 0.7
-"""Length of the first sketch, as a share of what a steady state takes."""
 SHORT = 300
 """Queries of a short run, and of a sketch, at least."""
 SPANS = 8
@@ -30,7 +33,11 @@ STATIONARY = ("poisson", "gamma", "weibull", "closed_loop")
 
 @dataclass
 class Lab:
-    """Judges points of one scenario on common random numbers, and remembers every one."""
+    """Judges points of one scenario on common random numbers, and remembers every one.
+
+    Sketches are corrected by ratios of metrics: `corrections` by shape and `common` for the others, of simulations over
+    sketches of the same queries; `seeded` of all seeds' queries over the first one's.
+    """
 
     scenario: Scenario
     pool: Pool
@@ -40,12 +47,20 @@ class Lab:
     full: dict[Point, Evaluation] = field(default_factory=dict)
     corrections: dict[Shape, dict[str, float]] = field(default_factory=dict)
     common: dict[str, float] = field(default_factory=dict)
+    seeded: dict[str, float] = field(default_factory=dict)
     _sketchers: dict[tuple[int, int | None], Sketcher] = field(default_factory=dict)
     _trials: dict[tuple[Point, int, int | None], Trial] = field(default_factory=dict)
 
     def on(self, scenario: Scenario) -> Lab:
         """The same laboratory for other traffic or targets; what corrects its sketches is kept."""
-        return Lab(scenario, self.pool, self.seeds, self.queries, corrections=self.corrections, common=self.common)
+        return Lab(
+            scenario,
+            self.pool,
+            self.seeds,
+            self.queries,
+            corrections=self.corrections,
+            common=self.common,
+        )
 
     def known(self, point: Point) -> Evaluation | None:
         """The best that is known; a sketch as corrected by what simulations of its shape came to."""
@@ -55,7 +70,7 @@ class Lab:
         factors = self.corrections.get(point.shape, self.common)
         if not (found and factors and self._is_fine(found)):
             return found
-        return replace(found, metrics={n: Estimate(e.value * factors.get(n, 1.0)) for n, e in found.metrics.items()})
+        return _corrected(found, factors)
 
     def everything(self) -> list[Evaluation]:
         """The best that is known of every point that was judged."""
@@ -76,11 +91,21 @@ class Lab:
 
     def _sketched(self, point: Point) -> Evaluation | None:
         """On few queries; on those of the runs that decide, where that comes close to a target. None: there is none."""
-        if len(self.seeds) > 1:
-            coarse = self._sketch(point, self.seeds[:1], round(min(COARSE * self._steady, self.length)))
-            if coarse is None or abs(coarse.worst(self.scenario.targets) - 1) > CLEAR:
-                return coarse
-        return self._sketch(point, self.seeds, self.queries)
+        if len(self.seeds) < 2:
+            return self._sketch(point, self.seeds, self.queries)
+        coarse = self._sketch(point, self.seeds[:1], round(min(self._steady, self.length)))
+        if coarse is None:
+            return None
+        likely = _corrected(coarse, self.seeded)
+        doubt = CLEARISH if self.seeded else CLEAR
+        # One seed may look overloaded where the others are not.
+        worst = replace(likely, overloaded=None).worst(self.scenario.targets)
+        if abs(worst - 1) > (STORMY if likely.overloaded else doubt):
+            return likely
+        finer = self._sketch(point, self.seeds, self.queries)
+        if finer and not self.seeded and not (finer.overloaded or coarse.overloaded):
+            self.seeded = _ratios(finer, coarse)
+        return finer
 
     def refine(self, point: Point) -> Evaluation:
         """As known, but a sketch is one on the queries of the runs that decide."""
@@ -97,9 +122,7 @@ class Lab:
         lab = Lab(self.scenario, self.pool, self.seeds[:1], round(min(self._steady, self.length)))
         sketch = lab._sketch(at.point, lab.seeds, lab.queries)
         if sketch and not at.overloaded:
-            lab.common = {
-                name: at[name] / e.value for name, e in sketch.metrics.items() if e.value > 0 and name in at.metrics
-            }
+            lab.common = _ratios(at, sketch)
         return lab
 
     def _sketch(self, point: Point, seeds: tuple[int, ...], queries: int | None) -> Evaluation | None:
@@ -132,7 +155,7 @@ class Lab:
         """Whether a longer run may find it good."""
         if found.point in self.full:
             return False
-        doubt = CLEARER if self._is_fine(found) else CLEAR
+        doubt = CLEARER if self._is_fine(found) else CLEARISH if found.sketched and self.seeded else CLEAR
         return 1 < found.worst(targets) < 1 + doubt
 
     def confirm(self, point: Point, targets: Targets | None = None) -> Evaluation:
@@ -153,9 +176,7 @@ class Lab:
             and not found.overloaded
             and not found.refused
         ):
-            self.corrections[point.shape] = {
-                name: found[name] / each.value for name, each in before.metrics.items() if each.value > 0
-            }
+            self.corrections[point.shape] = _ratios(found, before)
         return found
 
     def recheck(self, point: Point, times: int = 10) -> Evaluation | None:
@@ -223,3 +244,13 @@ def _lasting(scenario: Scenario, queries: int | None) -> Scenario:
         return scenario
     workload = scenario.workload.model_copy(update={"queries": queries, "duration": None})
     return scenario.model_copy(update={"workload": workload})
+
+
+def _ratios(better: Evaluation, rougher: Evaluation) -> dict[str, float]:
+    """By what the rougher one's metrics are to be multiplied."""
+    both = [name for name, estimate in rougher.metrics.items() if estimate.value > 0 and name in better.metrics]
+    return {name: better[name] / rougher[name] for name in both}
+
+
+def _corrected(found: Evaluation, factors: Mapping[str, float]) -> Evaluation:
+    return replace(found, metrics={n: Estimate(e.value * factors.get(n, 1.0)) for n, e in found.metrics.items()})

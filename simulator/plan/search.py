@@ -79,6 +79,11 @@ class Search:
             if not doubtful:
                 return False
             point = max(doubtful, key=lambda each: (each.usd_per_hour, each.point.key)).point
+            finer = self.lab.refine(point)
+            if self._meets(finer):
+                return True
+            if not self.lab.is_doubtful(finer, self.targets):
+                continue
             if self._meets(self.lab.confirm(point, self.targets)):
                 return True
             failed.append(point)

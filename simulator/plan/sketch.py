@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from octavo.simulator.latency.model import LatencyModel
 from octavo.simulator.load import draw
 from octavo.simulator.overload import overload
 from octavo.simulator.panel import VALUE, home, slots
-from octavo.simulator.plan.batches import Asked, Ended, Engine, Lane, Limits
+from octavo.simulator.plan.batches import Asked, Ended, Engine, Lane, Limits, Reader
 from octavo.simulator.plan.demand import WHOLE
 from octavo.simulator.plan.space import Point, Shape
 from octavo.simulator.streams import Streams
@@ -45,11 +46,10 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Stage:
-    """Ends and first tokens by query and column, as seconds; NaN where the placement makes none. Engines' busy time."""
+    """Ends and first tokens by query and column, as seconds; NaN where the placement makes none."""
 
     ends: Floats
     first: Floats
-    busy: float
 
 
 def is_sketchable(scenario: Scenario) -> bool:
@@ -68,6 +68,7 @@ class Sketcher:
     scenario: Scenario
     seed: int
     _stages: dict[object, Stage] = field(default_factory=dict)
+    _alone: dict[str, dict[tuple[int, int], float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         load = draw(self.scenario, Streams(self.seed))
@@ -113,7 +114,7 @@ class Sketcher:
             sets = [[name] for name in names] if place.mode == "dedicated" else [names]
             found = [self._followed(applied, place, together, replicas) for together in sets]
             ends, first = _merged([f.ends for f in found]), _merged([f.first for f in found])
-            self._stages[key] = Stage(ends, first, sum(f.busy for f in found))
+            self._stages[key] = Stage(ends, first)
         return self._stages[key]
 
     def _followed(self, applied: Scenario, place: Placement, names: Sequence[str], replicas: int) -> Stage:
@@ -138,8 +139,7 @@ class Sketcher:
             engine.until(inf)
         writing = [lane for engine in engines for lane in (engine.lanes[:-1] if judged else engine.lanes)]
         ending = [engine.lanes[-1] for engine in engines] if judged else writing
-        busy = sum(engine.busy for engine in engines)
-        return Stage(self._table([lane.ended for lane in ending]), self._table([lane.first for lane in writing]), busy)
+        return Stage(self._table([lane.ended for lane in ending]), self._table([lane.first for lane in writing]))
 
     def _group(self, query: int, columns: Sequence[int]) -> Asked:
         tokens, answers = self.prompts[query], self.lengths[query]
@@ -160,25 +160,30 @@ class Sketcher:
     def _judge(self, applied: Scenario, key: object, place: Placement, replicas: int, ends: Floats) -> Floats:
         """When each candidate has its score, by judges on devices of their own."""
         if key not in self._stages:
-            engines = [Engine(self._lanes(applied, place, [VALUE])) for _ in range(replicas)]
-            lanes = [engine.lanes[0] for engine in engines]
+            lane = self._lanes(applied, place, [VALUE])[0]
+            alone = self._alone.setdefault(lane.latency.label, {})
+            readers = [Reader(lane.latency, lane.limits.step_tokens, alone) for _ in range(replicas)]
             queries, columns = np.nonzero(np.isfinite(ends))
             times = ends[queries, columns].tolist()
-            order = np.argsort(times, kind="stable").tolist()
-            asked = list(zip(queries.tolist(), columns.tolist(), strict=True))
-            for index in order:
-                query, column = asked[index]
+            tokens = (self.lengths_of(queries, columns)).tolist()
+            found = np.minimum(self.found, np.array(tokens) - 1).tolist()
+            for index in np.argsort(times, kind="stable").tolist():
                 time = times[index]
-                for engine in engines:
-                    if engine.now < time:
-                        engine.until(time)
-                lane = lanes[0] if replicas == 1 else min(lanes, key=LOAD)
-                lane.add(self._verdict(query, column))
-            for engine in engines:
-                engine.until(inf)
-            scored = self._table([lane.ended for lane in lanes])
-            self._stages[key] = Stage(scored, scored, sum(engine.busy for engine in engines))
+                for reader in readers:
+                    reader.until(time)
+                least = readers[0] if replicas == 1 else min(readers, key=LOAD)
+                least.add(time, tokens[index] - found[index], found[index], index)
+            scored = np.full(self.answers.shape, np.nan)
+            for reader in readers:
+                reader.until(inf)
+                for end, index in reader.read:
+                    scored[queries[index], columns[index]] = end
+            self._stages[key] = Stage(scored, scored)
         return self._stages[key].ends
+
+    def lengths_of(self, queries: Any, columns: Any) -> Any:
+        """Tokens that a judge reads of these candidates."""
+        return np.array(self.prompts)[queries] + self.answers[queries, columns] + self.extra
 
     def _lanes(self, applied: Scenario, place: Placement, names: Sequence[str]) -> list[Lane]:
         """One per model; one for all LoRA experts. Memory beside the weights is shared out equally."""
