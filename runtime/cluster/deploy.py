@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -19,15 +20,16 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from octavo.profiles.branch import BranchPlace
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import verify_bundle
 from octavo.runtime.cluster.branch import Branch, Description, news_from
 from octavo.runtime.cluster.errand import Errand, News
 from octavo.runtime.cluster.front import Front
-from octavo.runtime.cluster.layout import BranchPlace, FrontPlace, even
+from octavo.runtime.cluster.layout import FrontPlace, even, named
 from octavo.runtime.server.app import make_app
 from octavo.runtime.server.journal import log, start_logging
-from octavo.runtime.server.settings import ServerSettings
+from octavo.runtime.server.settings import ServerSettings, read_keys
 
 APP = "octavo"
 MANY = 10_000  # requests at once per replica: it is the front that counts and refuses, before anything is queued
@@ -109,9 +111,15 @@ class Ingress:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """The Serve application of `ClusterSettings` given as plain data. Raises ConfigError, BundleError."""
+    """The Serve application of `ClusterSettings` given as plain data; API keys may come in OCTAVO_API_KEYS instead.
+
+    Raises ConfigError, BundleError.
+    """
+    given = dict(args)
+    if keys := read_keys(None, os.environ.get("OCTAVO_API_KEYS")):
+        given["server"] = {"api_keys": keys, **given.get("server", {})}
     try:
-        settings = ClusterSettings.model_validate(dict(args))
+        settings = ClusterSettings.model_validate(given)
     except ValidationError as error:
         lines = [f"args: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise ConfigError("\n".join(lines)) from None
@@ -121,7 +129,7 @@ def build(args: Mapping[str, Any]) -> Application:
 def application(settings: ClusterSettings) -> Application:
     """A deployment per branch, and the ingress that knows them all."""
     manifest = verify_bundle(settings.bundle, hashes=False)
-    branches = settings.branches or tuple(even(manifest, 1))
+    branches = named(settings.branches or even(manifest, 1), manifest)
     bound = {place.name.replace("-", "_"): _deployed(place, settings) for place in branches}
     ingress = serve.deployment(Ingress).options(
         name="front",

@@ -9,6 +9,7 @@ from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import Manifest, verify_bundle
 from octavo.runtime.cluster.branch import Description
 from octavo.runtime.cluster.lane import BranchLane, Carrier, Postman
+from octavo.runtime.cluster.layout import models_of
 from octavo.runtime.contents import Contents
 from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import policy_named
@@ -78,9 +79,7 @@ def _described(name: str, carrier: Carrier, postman: Postman) -> Description:
 
 
 def _check(manifest: Manifest, found: Mapping[str, Description]) -> None:
-    needed = [expert.name for expert in manifest.experts]
-    needed += [manifest.value.name] if manifest.value and manifest.value.weights else []
-    where = {model: [name for name, each in found.items() if model in each.models] for model in needed}
+    where = {model: [name for name, each in found.items() if model in each.models] for model in models_of(manifest)}
     for model, names in where.items():
         if len(names) != 1:
             raise ConfigError(f"branches: {model} must be on one of them, is on {', '.join(names) or 'none'}")

@@ -1,33 +1,38 @@
-"""Files that deploy a plan and check it on the real thing: the scenario, Kubernetes manifests, a load test."""
+"""Files that deploy a plan and check it on the real thing: the scenario, Ray Serve, Kubernetes, a load test."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from octavo.profiles.errors import ConfigError, MachineError
+from octavo.profiles.branch import BranchPlace, branches_of
+from octavo.profiles.errors import MachineError
 from octavo.profiles.fleet import Placement
 from octavo.profiles.scenario import Scenario
-from octavo.simulator.plan.demand import demand
+from octavo.simulator.plan.load import load_test
 from octavo.simulator.plan.result import Plan
 
 GPU_RESOURCE = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
+BUNDLE = "/bundle"  # where the bundle's volume is mounted, in every pod
+KEYS = "octavo-api-keys"  # the Secret, with one entry `keys`, and the volume claim
+CLAIM = "octavo-bundle"
+HEAD = {"cpu": "2", "memory": "8Gi"}
 
 
 def emit(plan: Plan, folder: Path, *, image: str) -> list[Path]:
-    """Writes scenario.yaml, kubernetes.yaml and load-test.sh, and says where. `image` serves a model of the plan on the
-    port 8000; which models, and on how many devices, it is told in its environment. Raises MachineError.
+    """Writes scenario.yaml, serve.yaml, kubernetes.yaml and load-test.sh, and says where.
+
+    `image` holds Ray and octavo. Raises ConfigError where a model lives in several places, MachineError.
     """
     scenario = plan.scenario
     files = {
-        "scenario.yaml": yaml.safe_dump(scenario.dump(), sort_keys=False, allow_unicode=True, width=110),
-        "kubernetes.yaml": yaml.safe_dump_all(manifests(scenario, image), sort_keys=False),
+        "scenario.yaml": _yaml(scenario.dump()),
+        "serve.yaml": _yaml(serve_config(scenario)),
+        "kubernetes.yaml": yaml.safe_dump_all(manifests(scenario, image), sort_keys=False, width=110),
         "load-test.sh": load_test(scenario),
     }
     try:
@@ -40,59 +45,97 @@ def emit(plan: Plan, folder: Path, *, image: str) -> list[Path]:
     return [folder / name for name in files]
 
 
+def serve_config(scenario: Scenario) -> dict[str, Any]:
+    """A Ray Serve config: `serve deploy` takes it, on nodes that carry the plan's resources (tier-hardware)."""
+    branches = [_pinned(branch, place) for branch, place in branches_of(scenario)]
+    server: dict[str, Any] = {"host": "0.0.0.0", "port": 8000}
+    if scenario.ensemble.deadline is not None:
+        server["deadline"] = scenario.ensemble.deadline
+    arguments = {
+        "bundle": BUNDLE,
+        "branches": [branch.model_dump(mode="json", exclude_defaults=True) for branch in branches],
+        "server": server,
+        "samples": scenario.ensemble.samples_per_expert,
+        "min_candidates": scenario.ensemble.min_candidates,
+        "placement": {
+            "max_rows": scenario.engine.max_num_seqs,
+            "max_step_tokens": scenario.engine.max_num_batched_tokens,
+        },
+    }
+    application = {
+        "name": "octavo",
+        "route_prefix": "/",
+        "import_path": "octavo.runtime.cluster.deploy:build",
+        "args": arguments,
+    }
+    return {"http_options": {"host": "0.0.0.0", "port": 8000}, "applications": [application]}
+
+
 def manifests(scenario: Scenario, image: str) -> Iterator[dict[str, Any]]:
-    """A Deployment and a Service for every set of models that shares devices."""
-    for place in scenario.fleet.placement:
-        names = scenario.names_of(place)
-        for together in [(name,) for name in names] if place.mode == "dedicated" else [names]:
-            name = _label(together[0] if len(together) == 1 else f"{place.tier}-{place.mode}")
-            yield _deployment(scenario, place, together, name, image)
-            yield _service(name)
-
-
-def _deployment(scenario: Scenario, place: Placement, names: tuple[str, ...], name: str, image: str) -> dict[str, Any]:
-    labels = {"app.kubernetes.io/part-of": "octavo", "app.kubernetes.io/name": name}
-    container: dict[str, Any] = {
-        "name": "engine",
-        "image": image,
-        "env": [{"name": key, "value": value} for key, value in _environment(scenario, place, names).items()],
-        "ports": [{"name": "http", "containerPort": 8000}],
+    """A RayService (KubeRay, ray.io/v1) whose worker groups are the plan's devices, and the bundle's volume claim."""
+    labels = {"app.kubernetes.io/part-of": "octavo", "app.kubernetes.io/name": label(scenario.name)}
+    cluster = {
+        "headGroupSpec": {
+            "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(image, {"limits": HEAD, "requests": HEAD})},
+        },
+        "workerGroupSpecs": list(_workers(scenario, image, labels)),
     }
-    if resource := _resource(scenario, place):
-        container["resources"] = {"limits": {resource: place.devices}}
-    where = {"octavo/tier": _label(place.tier), "octavo/hardware": _label(place.hardware)}
-    template = {"metadata": {"labels": labels}, "spec": {"nodeSelector": where, "containers": [container]}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {"replicas": place.replicas, "selector": {"matchLabels": labels}, "template": template},
+    yield {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": label(scenario.name), "labels": labels},
+        "spec": {"serveConfigV2": _yaml(serve_config(scenario)), "rayClusterConfig": cluster},
     }
-
-
-def _service(name: str) -> dict[str, Any]:
-    selector = {"app.kubernetes.io/part-of": "octavo", "app.kubernetes.io/name": name}
-    ports = [{"name": "http", "port": 8000, "targetPort": "http"}]
-    return {
+    yield {
         "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "labels": selector},
-        "spec": {"selector": selector, "ports": ports},
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": CLAIM, "labels": labels},
+        "spec": {"accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": f"{_gib(scenario)}Gi"}}},
     }
 
 
-def _environment(scenario: Scenario, place: Placement, names: tuple[str, ...]) -> dict[str, str]:
-    models = [model.name for name in names if (model := scenario.model_of(name))]
-    return {
-        "OCTAVO_EXPERTS": ",".join(names),
-        "OCTAVO_MODELS": ",".join(models),
-        "OCTAVO_PRECISION": ",".join(scenario.precision_of(name) for name in names),
-        "OCTAVO_MODE": place.mode,
-        "OCTAVO_TENSOR_PARALLEL": str(place.tensor_parallel),
-        "OCTAVO_PIPELINE_PARALLEL": str(place.pipeline_parallel),
-        "OCTAVO_MAX_NUM_SEQS": str(scenario.engine.max_num_seqs),
-        "OCTAVO_MAX_NUM_BATCHED_TOKENS": str(scenario.engine.max_num_batched_tokens),
+def _workers(scenario: Scenario, image: str, labels: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """A group of pods per kind of replica: one pod holds one replica's devices."""
+    groups: dict[tuple[str, str, int], tuple[Placement, int, int]] = {}
+    for branch, place in branches_of(scenario):
+        key = (place.tier, place.hardware, place.devices)
+        _, low, high = groups.get(key, (place, 0, 0))
+        groups[key] = (place, low + branch.replicas, high + (branch.max_replicas or branch.replicas))
+    for (tier, hardware, devices), (place, low, high) in groups.items():
+        kind = _resource(scenario, place)
+        resources = {"limits": {kind: str(devices)}} if kind else {"requests": {"cpu": str(devices)}}
+        where = {"octavo/tier": label(tier), "octavo/hardware": label(hardware)}
+        yield {
+            "groupName": label(f"{tier}-{hardware}-{devices}"),
+            "replicas": low,
+            "minReplicas": low,
+            "maxReplicas": high,
+            "rayStartParams": {"resources": f"'{{\"{kind_of(place)}\": {devices}}}'"},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(image, resources) | {"nodeSelector": where}},
+        }
+
+
+def _pod(image: str, resources: dict[str, Any]) -> dict[str, Any]:
+    keys = {"secretKeyRef": {"name": KEYS, "key": "keys"}}
+    container = {
+        "name": "ray",
+        "image": image,
+        "env": [{"name": "OCTAVO_API_KEYS", "valueFrom": keys}],
+        "resources": resources,
+        "volumeMounts": [{"name": "bundle", "mountPath": BUNDLE, "readOnly": True}],
     }
+    volume = {"name": "bundle", "persistentVolumeClaim": {"claimName": CLAIM, "readOnly": True}}
+    return {"containers": [container], "volumes": [volume]}
+
+
+def kind_of(place: Placement) -> str:
+    """Ray's name for the devices of a placement: a node of that kind carries so many of it."""
+    return label(f"{place.tier}-{place.hardware}")
+
+
+def _pinned(branch: BranchPlace, place: Placement) -> BranchPlace:
+    return branch.model_copy(update={"resources": {kind_of(place): float(place.devices)}})
 
 
 def _resource(scenario: Scenario, place: Placement) -> str | None:
@@ -101,49 +144,17 @@ def _resource(scenario: Scenario, place: Placement) -> str | None:
     return GPU_RESOURCE.get(hardware.vendor.lower()) if hardware.kind == "gpu" else None
 
 
-def _label(text: str) -> str:
+def _gib(scenario: Scenario) -> int:
+    """Room for every model's weights, with a tenth to spare."""
+    names = [*(expert.name for expert in scenario.ensemble.experts), "value"]
+    models = [(model, scenario.precision_of(name)) for name in names if (model := scenario.model_of(name)) is not None]
+    return max(1, round(1.1 * sum(model.weight_bytes(precision) for model, precision in models) / 2**30))
+
+
+def label(text: str) -> str:
     """A name that Kubernetes takes (RFC 1123)."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63]
 
 
-def load_test(scenario: Scenario) -> str:
-    """Commands that offer the plan's traffic to an OpenAI-compatible endpoint, at the front of the ensemble."""
-    asked = demand(scenario, scenario.seeds[0])
-    if asked.rate is None:
-        raise ConfigError(f"{scenario.name}: workload.arrivals: a load test needs traffic with a rate")
-    lengths = {"prompt": asked.prompts, "output": asked.answers}
-    mean = {name: max(1, round(float(np.mean(tokens)))) for name, tokens in lengths.items()}
-    spread = {name: round(float(np.std(tokens))) for name, tokens in lengths.items()}
-    queries = str(len(asked.prompts))
-    data = ",".join(f"{n}_tokens={mean[n]},{n}_tokens_stdev={spread[n]}" for n in lengths)
-    guidellm = ["guidellm", "benchmark", "--target", "$URL", "--model", "$MODEL", "--rate-type", "poisson"]
-    guidellm += ["--rate", f"{asked.rate:g}", "--max-requests", queries, "--data", data]
-    aiperf = ["aiperf", "profile", "--model", "$MODEL", "--url", "$URL", "--endpoint-type", "chat", "--streaming"]
-    aiperf += ["--request-rate", f"{asked.rate:g}", "--request-count", queries]
-    for option, name in (("synthetic-input", "prompt"), ("output", "output")):
-        aiperf += [f"--{option}-tokens-mean", str(mean[name]), f"--{option}-tokens-stddev", str(spread[name])]
-    return _script(scenario, guidellm, aiperf)
-
-
-def _script(scenario: Scenario, guidellm: list[str], aiperf: list[str]) -> str:
-    wanted = [f"{name} {value:g}" for name, value in scenario.targets if value is not None]
-    return "\n".join(
-        [
-            "#!/usr/bin/env bash",
-            "# Offers the planned traffic to the ensemble's front door, and reports what it reaches.",
-            f"# Wanted: {'; '.join(wanted) or 'nothing'} (SI units).",
-            "set -euo pipefail",
-            'URL="${1:?usage: load-test.sh URL MODEL [guidellm|aiperf]}"',
-            'MODEL="${2:?usage: load-test.sh URL MODEL [guidellm|aiperf]}"',
-            'case "${3:-guidellm}" in',
-            f"    guidellm) exec {_quoted(guidellm)} ;;",
-            f"    aiperf) exec {_quoted(aiperf)} ;;",
-            '    *) echo "guidellm or aiperf, not $3" >&2; exit 2 ;;',
-            "esac",
-            "",
-        ]
-    )
-
-
-def _quoted(words: list[str]) -> str:
-    return " ".join(f'"{word}"' if word.startswith("$") else shlex.quote(word) for word in words)
+def _yaml(data: dict[str, Any]) -> str:
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)

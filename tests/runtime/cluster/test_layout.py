@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from octavo.profiles import load_scenario
+from octavo.profiles.branch import BranchPlace, branches_of
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.manifest import Manifest, verify_bundle
 from octavo.profiles.scenario import Scenario
-from octavo.runtime.cluster.layout import BranchPlace, branches_for, even, planned
+from octavo.runtime.cluster.layout import branches_for, even, named
 
 
 @pytest.fixture
@@ -24,22 +25,28 @@ def scenario(*changes: str, experts: int = 2) -> Scenario:
     )
 
 
+def placed(manifest: Manifest, *changes: str, experts: int = 2) -> list[BranchPlace]:
+    return named([branch for branch, _ in branches_of(scenario(*changes, experts=experts))], manifest)
+
+
 def test_a_plan_places_the_bundles_models(manifest: Manifest) -> None:
-    dedicated = planned(scenario("fleet.placement.0.replicas=3", "fleet.placement.0.tensor_parallel=2"), manifest)
+    dedicated = placed(manifest, "fleet.placement.0.replicas=3", "fleet.placement.0.tensor_parallel=2")
     assert [(each.models, each.replicas, each.gpus) for each in dedicated] == [
         (("expert-0",), 3, 2),
         (("expert-1",), 3, 2),
         (("value",), 1, 1),
     ]
-    together = planned(scenario("fleet.placement.0.mode=co-located"), manifest)
+    together = placed(manifest, "fleet.placement.0.mode=co-located")
     assert [each.models for each in together] == [("expert-0", "expert-1"), ("value",)]
-    growing = planned(scenario("fleet.operations.autoscale={max: 4}"), manifest)
+    growing = placed(manifest, "fleet.operations.autoscale={max: 4}")
     assert {each.max_replicas for each in growing} == {4}
 
 
 def test_another_ensembles_plan_is_refused(manifest: Manifest) -> None:
-    with pytest.raises(ConfigError, match=r"plans 3 experts, and .* has 2"):
-        planned(scenario(experts=3), manifest)
+    with pytest.raises(ConfigError, match=r"expert:2: .* has 2 experts"):
+        placed(manifest, experts=3)
+    with pytest.raises(ConfigError, match="expert-1 must be on one of them, is on 0"):
+        placed(manifest, experts=1)
 
 
 def test_models_are_dealt_out_once_each(manifest: Manifest) -> None:

@@ -139,23 +139,17 @@ def test_a_space_that_sells_nothing_is_refused() -> None:
 
 
 def test_what_is_emitted_loads_again(found: Plan, tmp_path: Path) -> None:
-    scenario, kubernetes, script = emit(found, tmp_path, image="registry.example/octavo:1")
+    scenario, serve, kubernetes, script = emit(found, tmp_path, image="registry.example/octavo:1")
     assert load_scenario(scenario).devices() == found.scenario.devices()
-    documents = list(yaml.safe_load_all(kubernetes.read_text()))
-    deployed = [each for each in documents if each["kind"] == "Deployment"]
-    counted = sum(
-        each["spec"]["replicas"]
-        * each["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
-        for each in deployed
-    )
-    assert counted == sum(found.scenario.devices().values())
-    for each in deployed:
-        labels = each["spec"]["template"]["metadata"]["labels"]
-        assert each["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    services = {each["metadata"]["name"] for each in documents if each["kind"] == "Service"}
-    assert services == {each["metadata"]["name"] for each in deployed}
+    (application,) = yaml.safe_load(serve.read_text())["applications"]
+    gpus = sum(branch.get("gpus", 0) * branch.get("replicas", 1) for branch in application["args"]["branches"])
+    assert gpus == sum(found.scenario.devices().values())
+    assert [each["kind"] for each in yaml.safe_load_all(kubernetes.read_text())] == [
+        "RayService",
+        "PersistentVolumeClaim",
+    ]
     subprocess.run(["bash", "-n", str(script)], check=True)
-    assert "--rate 2" in script.read_text()
+    assert "kind=poisson,rate=2" in script.read_text()
 
 
 def test_a_what_if_changes_only_what_it_says(found: Plan) -> None:
