@@ -127,6 +127,7 @@ class Octavo:
         kv_bytes: int | None = None,
         prefix_tokens: int | None = 64,
         prepack: bool = False,
+        cuda_graphs: bool = False,
         samples: int | None = None,
         min_candidates: int = 1,
         verify: bool = True,
@@ -134,7 +135,7 @@ class Octavo:
     ) -> Octavo:
         """Verify a bundle and open its models.
 
-        `provider` is tensorrt, cuda or cpu (None: the best that works); the arguments up to `prepack` are those
+        `provider` is tensorrt, cuda or cpu (None: the best that works); the arguments up to `cuda_graphs` are those
         of `octavo.runtime.place.Placement`. `samples` per expert and `min_candidates` make the ensemble. `verify=False`
         skips the hashes, not the list of files. `keep_records` keeps what `records` gives.
 
@@ -148,6 +149,7 @@ class Octavo:
             *(provider, allow_fallback, devices, threads, context, max_rows, max_step_tokens, kv_bytes, prefix_tokens),
             prepack=prepack,
             verify=verify,
+            cuda_graphs=cuda_graphs,
         )
         placed = place(bundle, manifest, wanted, vocabulary, contents)
         council = Council(ensemble_of(manifest, samples, min_candidates), policy_named(manifest.defaults.policy))

@@ -39,6 +39,7 @@ class Placement:
     `max_step_tokens` bound a batch. `kv_bytes` bounds the KV caches of all models together. Prompts share
     the KV of equal beginnings in chunks of `prefix_tokens` (a multiple of 16; None: not at all). `prepack` keeps the
     processor's form of the weights in the user's cache folder, where processes share it; `verify` checks its hashes.
+    `cuda_graphs` records each decode call once and replays it, on one GPU: no other thread may call CUDA meanwhile.
     """
 
     provider: str | None = None
@@ -52,6 +53,7 @@ class Placement:
     prefix_tokens: int | None = 64
     prepack: bool = False
     verify: bool = True
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         for key in ("threads", "context", "max_rows", "max_step_tokens", "kv_bytes"):
@@ -82,12 +84,15 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
     choice = choose_provider(targets(manifest, weights), wanted.provider, allow_fallback=wanted.allow_fallback)
     crews = sharing(manifest, weights)
     devices = devices_for(choice.provider, wanted.devices, len(crews))
+    if wanted.cuda_graphs and (choice.provider == CPU or len(devices) > 1):
+        raise ConfigError(f"cuda_graphs: they need one GPU, not {', '.join(map(str, devices))}")
     threads = wanted.threads or max(1, cores() // len(devices))
     opened = {
         names: open_model(
             *(bundle, manifest, names[0], weights[names[0]], choice.provider, device, threads),
             allow_fallback=wanted.allow_fallback,
             prepack=wanted.prepack,
+            capture=wanted.cuda_graphs,
             verify=wanted.verify,
         )
         for device, theirs in deal(crews, devices).items()

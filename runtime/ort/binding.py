@@ -19,11 +19,16 @@ NUMPY = {"float32": np.float32, "int64": np.int64}
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """A decode call of some rows, bound once; what lies on a GPU is copied there before each call."""
+    """A decode call of some rows, bound once; what lies on a GPU is copied there before each call.
+
+    What the call writes on the GPU, in `results`, is copied back after it.
+    """
 
     binding: Any
     outputs: Outputs
     on_device: list[tuple[Any, Array]]
+    results: list[tuple[Any, Array]]
+    options: Any
 
 
 class Calls:
@@ -41,23 +46,27 @@ class Calls:
         self.lengths = np.ones(cache.rows, np.int32)
         self.adapters = np.zeros(cache.rows, np.int64)
         self._held = np.zeros(cache.rows, np.int64)
-        self._total = np.ones(1, np.int32)
+        self._total = np.full(1, cache.length, np.int32)
         self._picks = np.zeros((cache.rows, 1), np.int64)
         self._names = [entry.name for entry in model.graph.inputs if not entry.name.startswith("past_key_values.")]
         self._outputs = self._allocate(cache.rows)
         self._decodes: dict[int, _Bound] = {}
+        self._unrecorded = capturing(None)
 
     def decode(self, rows: int) -> Outputs:
         """Read `ids` in the first rows and write their KV; the outputs are [rows, ...] of the next token."""
         part = slice(0, rows)
-        self._total[0] = self.lengths[part].max()
+        if not self.model.captures:  # a recorded call has the longest that any row can be, for good
+            self._total[0] = self.lengths[part].max()
         np.subtract(self.lengths[part], 1, out=self._held[part])
         if rows not in self._decodes:
             self._decodes[rows] = self._bind_decode(part)
         bound = self._decodes[rows]
         for value, array in bound.on_device:
             value.update_inplace(array)
-        self.model.session.run_with_iobinding(bound.binding)
+        self.model.session.run_with_iobinding(bound.binding, bound.options)
+        for value, array in bound.results:
+            array[:] = value.numpy()
         return bound.outputs
 
     def prefill(self, start: int, ids: Array, lengths: Array, adapters: Array) -> Outputs:
@@ -101,14 +110,16 @@ class Calls:
         kept = self._bind_feeds(binding, feeds)
         self.cache.bind(binding, 0, part.stop)
         on_device = [(value, array) for value, array in kept if value is not None]
-        return _Bound(binding, self._bind_outputs(binding, part.stop), on_device)
+        results = self._bind_results(binding, part.stop) if self.model.captures else []
+        outputs = self._views(part.stop) if results else self._bind_outputs(binding, part.stop)
+        return _Bound(binding, outputs, on_device, results, capturing(part.stop))
 
     def _call(self, start: int, rows: int, feeds: dict[str, Array]) -> Outputs:
         binding = self.model.session.io_binding()
         kept = self._bind_feeds(binding, feeds)
         self.cache.bind(binding, start, rows)
         outputs = self._bind_outputs(binding, rows)
-        self.model.session.run_with_iobinding(binding)
+        self.model.session.run_with_iobinding(binding, self._unrecorded)
         del kept
         return outputs
 
@@ -134,6 +145,18 @@ class Calls:
         for name, output in self._outputs.items():
             shape = (rows, *output.shape[1:])
             binding.bind_output(name, "cpu", 0, output.dtype, shape, output.ctypes.data)
+        return self._views(rows)
+
+    def _bind_results(self, binding: Any, rows: int) -> list[tuple[Any, Array]]:
+        """Let the outputs be written to the device, where a recorded call finds them again, each time."""
+        results = []
+        for name, output in self._outputs.items():
+            value = ort.OrtValue.ortvalue_from_numpy(output[:rows].copy(), self.cache.kind, self.model.device.index)
+            binding.bind_ortvalue_output(name, value)
+            results.append((value, output[:rows]))
+        return results
+
+    def _views(self, rows: int) -> Outputs:
         return {name: output[:rows, 0] for name, output in self._outputs.items()}
 
     def _allocate(self, rows: int) -> Outputs:
@@ -143,3 +166,13 @@ class Calls:
             name: np.zeros((rows, 1) if width is None else (rows, 1, width), dtypes[name])
             for name, width in widths.items()
         }
+
+
+def capturing(rows: int | None) -> Any:
+    """Run options that name the CUDA graph of a call: one per number of rows; None for calls that are not recorded.
+
+    A session that records nothing takes no notice.
+    """
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(-1 if rows is None else rows))
+    return options

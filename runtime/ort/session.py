@@ -48,7 +48,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An open model: its session, its graph's description, and what of it runs on another provider, in words."""
+    """An open model: its session, its graph's description, and what of it runs on another provider, in words.
+
+    Where it `captures`, a decode call of so many rows is recorded once as a CUDA graph, and replayed from then on.
+    """
 
     name: str
     session: Any
@@ -56,6 +59,7 @@ class Model:
     provider: str
     device: Device
     fallback: str | None = None
+    captures: bool = False
 
     @property
     def kv(self) -> KVLayout:
@@ -96,6 +100,7 @@ def open_model(
     *,
     allow_fallback: bool = False,
     built: Engines | None = None,
+    capture: bool = False,
     prepack: bool = False,
     verify: bool = True,
 ) -> Model:
@@ -112,7 +117,7 @@ def open_model(
     graph = graphs[fitting[0].graph]
     if provider == TENSORRT and built is None:
         built = find_engines(manifest, graph, fitting[0], device.index)
-    chosen = providers(provider, device, built)
+    chosen = providers(provider, device, built, capture=capture)
     with told(f"{name}: {provider} cannot open {fitting[0].model}"):
         if prepack and provider == CPU:
             open_ = partial(open_session, bundle, fitting[0], chosen=chosen)
@@ -124,7 +129,7 @@ def open_model(
     check_session(session, provider, name)
     read = (bundle / fitting[0].model).read_bytes
     fallback = check_assignment(name, session, provider, read, allow_fallback=allow_fallback)
-    return Model(name, session, graph, provider, device, fallback)
+    return Model(name, session, graph, provider, device, fallback, capture)
 
 
 def session_options(threads: int) -> Any:
@@ -138,16 +143,21 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def providers(provider: str, device: Device, engines: Engines | None) -> list[Any]:
-    """The provider with its options; the CPU comes after a GPU only for the shapes' arithmetic."""
+def providers(provider: str, device: Device, engines: Engines | None, *, capture: bool = False) -> list[Any]:
+    """The provider with its options; the CPU comes after a GPU only for the shapes' arithmetic.
+
+    `capture` lets it record calls as CUDA graphs.
+    """
     if provider == CPU:
         return [CPU]
     own = {"device_id": str(device.index)}
     if provider == CUDA:
-        return [(CUDA, own | {"arena_extend_strategy": "kSameAsRequested"}), CPU]
+        graphs = {"enable_cuda_graph": "1"} if capture else {}
+        return [(CUDA, own | {"arena_extend_strategy": "kSameAsRequested"} | graphs), CPU]
     assert engines is not None
     make_room(engines)
-    return [(TENSORRT, own | engines.options), (CUDA, own), CPU]
+    graphs = {"trt_cuda_graph_enable": "1"} if capture else {}
+    return [(TENSORRT, own | engines.options | graphs), (CUDA, own), CPU]
 
 
 def open_session(

@@ -14,11 +14,11 @@ from octavo.profiles.manifest import Manifest
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no NVIDIA driver here")]
 
 
-def make_checkpoint(folder: Path) -> Path:
+def make_checkpoint(folder: Path, seed: int = 0) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     sizes = {"vocab_size": 512, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
     LlamaForCausalLM(LlamaConfig(**sizes, **heads)).save_pretrained(folder)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from octavo.profiles.errors import ConfigError
+from octavo.profiles.errors import ConfigError, MachineError
+from octavo.profiles.manifest import read_manifest
 from octavo.runtime.core.trace import StepRecord
 from octavo.runtime.local import Octavo, Result
+from octavo.runtime.ort.survey import survey
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no NVIDIA driver here")]
 PROMPTS = ["a", "mids 52917340:", "0123456789" * 4, "the quick brown fox jumps over the lazy dog"]
@@ -62,6 +64,31 @@ def test_chunks_forks_and_compaction_on_the_device_change_nothing(bundle: Path) 
         expected = texts(roomy.ask_many(PROMPTS, temperature=0.0, max_new_tokens=30))
     with Octavo.load(bundle, provider="cuda", max_rows=5, max_step_tokens=9) as tight:
         assert texts(tight.ask_many(PROMPTS, temperature=0.0, max_new_tokens=30)) == expected
+
+
+def test_recorded_calls_change_nothing_and_are_no_slower(bundle: Path) -> None:
+    found, seconds = [], []
+    for recorded in (False, True):
+        with Octavo.load(bundle, provider="cuda", cuda_graphs=recorded, keep_records=True) as octavo:
+            octavo.ask_many(PROMPTS * 2, temperature=0.0, max_new_tokens=40, ends=False)
+            found.append(texts(octavo.ask_many(PROMPTS * 2, temperature=0.0, max_new_tokens=40, ends=False)))
+            steps = [r for r in octavo.records() if isinstance(r, StepRecord) and not r.prefill_tokens]
+        seconds.append(sorted(step.seconds for step in steps)[len(steps) // 2])
+    assert found[0] == found[1]
+    print(f"median decode step {seconds[0] * 1e6:.0f} us, recorded {seconds[1] * 1e6:.0f} us")
+    assert seconds[1] < 1.2 * seconds[0]
+
+
+def test_all_nodes_run_on_cuda_and_nothing_fell_back(bundle: Path) -> None:
+    for found in survey(bundle, read_manifest(bundle), "cuda"):
+        print(found)
+        assert found.fallback is None
+        assert found.nodes["CUDAExecutionProvider"] > 10
+
+
+def test_exhausted_memory_is_explained(bundle: Path) -> None:
+    with pytest.raises(MachineError, match="there is no memory"):
+        Octavo.load(bundle, provider="cuda", max_rows=1 << 22, kv_bytes=1 << 50)
 
 
 def test_the_gpu_is_chosen_where_it_works_and_a_wrong_device_is_refused(bundle: Path) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from octavo.profiles.errors import ConfigError
 from octavo.profiles.manifest import read_manifest
+from octavo.runtime.local import Octavo
+from octavo.runtime.ort.binding import Calls
+from octavo.runtime.ort.cache import Cache
+from octavo.runtime.ort.engines import Engines
 from octavo.runtime.ort.prefill import batches
-from octavo.runtime.ort.providers import CPU, TENSORRT
-from octavo.runtime.ort.session import Device, Model
+from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT
+from octavo.runtime.ort.session import Device, Model, open_model, providers
 
 
 def test_tensorrts_profiles_bound_the_rows_of_a_call(bundle: Path) -> None:
@@ -24,3 +33,33 @@ def test_whole_prompts_are_batched_by_length_and_no_more_than_fit_a_call() -> No
     grouped = [[chunk.tokens for chunk in batch] for batch in batches(chunks)]
     assert grouped == [[10, 11, 12, 13], [480, 500]]
     assert [len(batch) for batch in batches(chunks, most=3)] == [3, 1, 2]
+
+
+def test_cuda_graphs_need_one_gpu(bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="cuda_graphs: they need one GPU, not cpu:0"):
+        Octavo.load(bundle, devices=["cpu:0"], cuda_graphs=True)
+    options = dict(providers(CUDA, Device("cuda", 1), None, capture=True)[:1])[CUDA]
+    assert options == {"device_id": "1", "arena_extend_strategy": "kSameAsRequested", "enable_cuda_graph": "1"}
+    engines = Engines(bundle, {"trt_engine_cache_enable": "1"})
+    assert dict(providers(TENSORRT, Device("tensorrt"), engines, capture=True)[:1])[TENSORRT] == {
+        "device_id": "0",
+        "trt_engine_cache_enable": "1",
+        "trt_cuda_graph_enable": "1",
+    }
+
+
+def test_a_recorded_call_computes_what_a_bound_one_does(bundle: Path) -> None:
+    """It is told the cache's length as its total, whatever the rows hold, and its results are read from the device."""
+    manifest = read_manifest(bundle)
+    found = []
+    for captures in (False, True):
+        model = open_model(bundle, manifest, "m", manifest.experts[0].weights, CPU, Device("cpu"), 1)
+        calls = Calls(replace(model, captures=captures), Cache(model.kv, 2, 48, Device("cpu")))
+        calls.prefill(0, np.arange(10, 22).reshape(2, 6), np.array([6, 4], np.int32), np.zeros(2, np.int64))
+        steps = []
+        for step in range(3):
+            calls.ids[:, 0], calls.lengths[:] = (30 + step, 40 + step), (7 + step, 5 + step)
+            steps.append(next(iter(calls.decode(2).values())).copy())
+        found.append(np.stack(steps))
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0][0], found[0][1])
