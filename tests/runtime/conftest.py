@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
 if not (find_spec("onnxruntime") and find_spec("tokenizers")):
     collect_ignore_glob = ["ort/*", "test_*.py"]  # what needs octavo[runtime]; tests of the core do not
 
