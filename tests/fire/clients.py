@@ -1,74 +1,111 @@
-"""The `openai` Python client against a server: `python tests/fire/clients.py BUNDLE` (pip install openai)."""
+"""Clients that nobody here wrote, against a real server: the `openai` client, guidellm and AIPerf.
+
+    python tests/fire/clients.py BUNDLE [--openai PYTHON] [--guidellm PROGRAM] [--aiperf PROGRAM] [--queries 40]
+
+Each lives in an environment of its own; what is not given is not run. The tools read the tokenizer in the bundle, so
+that none of them needs a network. The figures that they report are printed.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import argparse
+import json
+import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import openai
-import pytest
 from serving import serving
 
 KEY = "a-key-for-this-check"
-CHAT = [{"role": "user", "content": "turn 99282277:"}]
+PROMPT, ANSWER, STREAMS = 20, 8, 2  # tokens, tokens, queries at once
 
 
-def check_whole_answers(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model="octavo", messages=CHAT, seed=1, max_tokens=9)
-    assert answer.choices[0].message.content, answer
-    assert answer.usage
-    assert answer.usage.completion_tokens <= 9
-    assert answer.octavo["candidates"] == 16, answer
-    several = client.chat.completions.create(model="octavo/majority", messages=CHAT, n=3, seed=1, max_tokens=9)
-    assert [choice.index for choice in several.choices] == [0, 1, 2]
-    text = client.completions.create(model="octavo/expert-3", prompt="turn 99282277:", seed=1, max_tokens=9, stop="9")
-    assert "9" not in text.choices[0].text
+def run(*command: str, **environment: str) -> str:
+    """What a program printed. Raises SystemExit where it failed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    if done.returncode:
+        raise SystemExit(f"{Path(command[0]).name} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done.stdout.strip()
 
 
-def check_streams(client: openai.OpenAI) -> None:
-    for model in ("octavo", "octavo/expert-3", "octavo/early_exit"):
-        asked = {"model": model, "messages": CHAT, "seed": 1, "max_tokens": 9}
-        whole = client.chat.completions.create(**asked)
-        chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
-        said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-        if model != "octavo/early_exit":  # there the first that is sure wins, whichever that is
-            assert said == whole.choices[0].message.content, (model, said)
-            assert chunks[-1].usage == whole.usage
-        assert said
-    words = client.completions.create(model="octavo", prompt="turn 1:", stream=True, max_tokens=4)
-    assert any(chunk.choices[0].finish_reason for chunk in words)
-
-
-def check_models_and_errors(client: openai.OpenAI) -> None:
-    names = [model.id for model in client.models.list()]
-    assert {"octavo", "octavo/majority", "octavo/expert-3"} <= set(names), names
-    assert client.models.retrieve("octavo/expert-3").id == "octavo/expert-3"
-    with pytest.raises(openai.BadRequestError, match="logprobs"):
-        client.chat.completions.create(model="octavo", messages=CHAT, logprobs=True)
-    with pytest.raises(openai.NotFoundError, match="no such model"):
-        client.chat.completions.create(model="gpt-4", messages=CHAT)
-    with pytest.raises(openai.AuthenticationError):
-        openai.OpenAI(base_url=client.base_url, api_key="wrong").models.list()
-
-
-async def check_overload(url: str) -> None:
-    """The client retries by itself what is refused with 429; everything is answered in the end."""
-    async with openai.AsyncOpenAI(base_url=url, api_key=KEY, max_retries=20) as client:
-        asks = (client.chat.completions.create(model="octavo", messages=CHAT, max_tokens=9) for _ in range(40))
-        answers = await asyncio.gather(*asks)
-    assert all(answer.choices for answer in answers)
-
-
-def main(bundle: Path) -> None:
+def with_openai(python: str, bundle: Path) -> str:
     with serving(bundle, api_keys=[KEY], max_num_queued_reqs=160) as url:
-        client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY)
-        check_whole_answers(client)
-        check_streams(client)
-        check_models_and_errors(client)
-        asyncio.run(check_overload(f"{url}/v1"))
-    print(f"openai {openai.__version__}: answers, streams, models, errors, overload with retries: all as expected")
+        return run(python, str(Path(__file__).with_name("openai_client.py")), url, KEY)
+
+
+def with_guidellm(program: str, bundle: Path, queries: int) -> str:
+    with serving(bundle) as url, tempfile.TemporaryDirectory() as folder:
+        run(
+            *(program, "run", "--disable-console-interactive"),
+            *("--backend", f"kind=openai_http,target={url}"),
+            *("--tokenizer", f"kind=huggingface_auto,model={tokenizer(bundle)}"),
+            *("--profile", f"kind=concurrent,streams={STREAMS}"),
+            *("--constraint", f"kind=max_requests,count={queries}"),
+            *("--data", f"kind=synthetic_text,prompt_tokens={PROMPT},output_tokens={ANSWER}"),
+            *("--output", f"kind=json,path={folder}"),
+            HF_HUB_OFFLINE="1",
+        )
+        found = json.loads((Path(folder) / "benchmarks.json").read_text())
+    metrics = found["benchmarks"][0]["metrics"]
+    totals = metrics["request_totals"]
+    mean = {name: metrics[name]["successful"]["mean"] for name in ("output_token_count", "time_to_first_token_ms")}
+    median = metrics["request_latency"]["successful"]["median"] * 1e3
+    judge("guidellm", totals["successful"] == queries, totals)
+    judge("guidellm", mean["output_token_count"] == ANSWER, mean)
+    first = f"first token {mean['time_to_first_token_ms']:.0f} ms mean"
+    return f"{run(program, '--version')}: {queries} of {queries}, {ANSWER} tokens each, {median:.0f} ms median, {first}"
+
+
+def with_aiperf(program: str, bundle: Path, queries: int) -> str:
+    with serving(bundle) as url, tempfile.TemporaryDirectory() as folder:
+        run(
+            *(program, "profile", "--model", "octavo", "--url", url, "--endpoint-type", "chat", "--streaming"),
+            *("--tokenizer", str(tokenizer(bundle)), "--ui", "none", "--output-artifact-dir", folder),
+            *("--request-count", str(queries), "--concurrency", str(STREAMS)),
+            *("--isl", str(PROMPT), "--osl", str(ANSWER)),
+            *("--extra-inputs", "ignore_eos:true", "--extra-inputs", f"min_tokens:{ANSWER}"),
+            HF_HUB_OFFLINE="0",  # with 1 it does not find a tokenizer in a folder
+        )
+        lines = (Path(folder) / "profile_export.jsonl").read_text().splitlines()
+        found = json.loads((Path(folder) / "profile_export_aiperf.json").read_text())
+    records = [json.loads(line) for line in lines]
+    errors = [record["error"] for record in records if record.get("error")]
+    spent = {record["metrics"]["usage_completion_tokens"]["value"] for record in records}
+    judge("aiperf", len(records) == queries and not errors, errors[:3])
+    judge("aiperf", spent == {ANSWER}, spent)
+    latency, first = (found[name] for name in ("request_latency", "time_to_first_token"))
+    times = f"{latency['p50']:.0f} ms median, first token {first['avg']:.0f} ms mean"
+    return f"aiperf {run(program, '--version')}: {queries} of {queries}, {ANSWER} tokens each, {times}"
+
+
+def tokenizer(bundle: Path) -> Path:
+    """A folder with the bundle's tokenizer."""
+    return next(path.parent for path in sorted(bundle.resolve().glob("*/tokenizer.json")))
+
+
+def judge(client: str, right: bool, found: object) -> None:
+    if not right:
+        raise SystemExit(f"{client}: not as expected: {found}")
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--openai", metavar="PYTHON")
+    parser.add_argument("--guidellm", metavar="PROGRAM")
+    parser.add_argument("--aiperf", metavar="PROGRAM")
+    parser.add_argument("--queries", type=int, default=40)
+    given = parser.parse_args(arguments)
+    if given.openai:
+        print(with_openai(given.openai, given.bundle), flush=True)
+    if given.guidellm:
+        print(with_guidellm(given.guidellm, given.bundle, given.queries), flush=True)
+    if given.aiperf:
+        print(with_aiperf(given.aiperf, given.bundle, given.queries), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1:])
