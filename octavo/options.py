@@ -20,6 +20,9 @@ Threads = Annotated[int | None, typer.Option(help="Of each device's calls, on th
 Prepack = Annotated[
     bool, typer.Option("--prepack", help="Keep this processor's form of the weights on disk; processes share it.")
 ]
+CudaGraphs = Annotated[
+    bool, typer.Option("--cuda-graphs", help="Record each decode call once and replay it; on one GPU only.")
+]
 
 
 def several(devices: str | None) -> list[str] | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from octavo import show, terminal
-from octavo.options import Bundle, Devices, Fallback, Json, Prepack, Provider, Seed, Threads, several
+from octavo.options import Bundle, CudaGraphs, Devices, Fallback, Json, Prepack, Provider, Seed, Threads, several
 
 
 def measure(
@@ -29,6 +29,7 @@ def measure(
     devices: Devices = None,
     threads: Threads = None,
     prepack: Prepack = False,
+    cuda_graphs: CudaGraphs = False,
     json: Json = False,
 ) -> None:
     """Time this machine's steps over batch and context, then serve a load in real time and record it.
@@ -57,5 +58,6 @@ def measure(
             devices=several(devices),
             threads=threads,
             prepack=prepack,
+            cuda_graphs=cuda_graphs,
         )
     show.measurement(found, out, as_json=json)
