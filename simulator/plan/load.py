@@ -30,7 +30,9 @@ Lengths = dict[str, int]
 
 
 def _guidellm(rate: float, count: int, mean: Lengths, spread: Lengths) -> list[str]:
-    data = ",".join(f"{n}_tokens={mean[n]},{n}_tokens_stdev={spread[n]}" for n in mean)
+    fields = {f"{name}_tokens": mean[name] for name in mean}
+    fields |= {f"{name}_tokens_stdev": spread[name] for name in mean if spread[name] > 0}
+    data = ",".join(f"{name}={value}" for name, value in fields.items())
     return [
         *("guidellm", "run"),
         *("--backend", "kind=openai_http,target=$URL,model=$MODEL"),
