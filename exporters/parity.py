@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from octavo.exporters.checkpoint import Array
-from octavo.exporters.player import Player, greedy, play
+from octavo.exporters.player import Player, Told, greedy, play
 from octavo.exporters.reference import Reference
 from octavo.exporters.spec import Head
 from octavo.profiles.errors import GateError
 from octavo.profiles.manifest import Parity, Precision
 
 SEED = 1
+LEAST = 1e-3  # probability of all other tokens together; below it, its logarithm is rounding
 GREEDY = 24  # tokens that are written greedily and compared
 
 
@@ -42,7 +43,10 @@ TOLERANCES: dict[Precision, Tolerance] = {
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the original says: the sequences read, its outputs at every position, and its greedy continuation."""
+    """What the original says: the sequences read, its outputs at every position, and its greedy continuation.
+
+    `scores` are the logits of a value head on its last hidden state, [positions], where there is one.
+    """
 
     reference: str
     sequences: list[Array]
@@ -50,43 +54,80 @@ class Probe:
     prompt: Array
     continuation: Array
     leads: Array
+    scores: Array | None = None
 
 
-def probe(reference: Reference, name: str, head: Head, texts: list[Array], count: int, length: int) -> Probe:
-    """Ask the original. Without texts it reads `count` sequences of `length` tokens of its own, made ragged."""
+def probe(
+    reference: Reference, name: str, head: Head, texts: list[Array], count: int, length: int, judge: Array | None = None
+) -> Probe:
+    """Ask the original. Without texts it reads `count` sequences of `length` tokens of its own, made ragged.
+
+    `judge` is a value head's weight, [1, hidden_size].
+    """
     sequences = texts or [row[: length - index] for index, row in enumerate(reference.sample(count, length, SEED))]
     prompt = sequences[0][: max(1, len(sequences[0]) // 2)]
     new, leads = (
         reference.greedy(prompt, min(len(prompt), GREEDY)) if head == "logits" else (np.zeros(0, int), np.zeros(0))
     )
-    return Probe(name, sequences, [reference.outputs(ids) for ids in sequences], prompt, new, leads)
+    scores = None if judge is None else np.concatenate([reference.hidden(ids) @ judge[0] for ids in sequences])
+    return Probe(name, sequences, [reference.outputs(ids) for ids in sequences], prompt, new, leads, scores)
 
 
 def measure(player: Player, original: Probe, precision: Precision) -> Parity:
     """Compare an exported model with what the original said."""
     tolerance = TOLERANCES[precision]
-    ours = [output if output.ndim == 2 else output[:, None] for output in play(player, original.sequences)]
-    theirs, mine = np.concatenate(original.outputs), np.concatenate(ours)
-    error = float(np.abs(theirs - mine).max())
-    same = _choice(theirs) == _choice(mine)
-    clear = _lead(theirs) > tolerance.margin
+    rows = play(player, original.sequences)
+    told = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    whole = np.concatenate(original.outputs)
+    theirs, mine = _comparable(whole, told)
+    error, judged = float(np.abs(theirs - mine).max()), _score_error(original, told)
+    same = _choice(whole) == (told["top_ids"][:, 0] if "top_ids" in told else _choice(mine))
+    clear = _lead(whole) > tolerance.margin
     equal = _greedy_equal(player, original, tolerance) if precision == "fp32" and len(original.continuation) else None
     kl, agreement = _mean_kl(theirs, mine), float(same[clear].mean()) if clear.any() else 1.0
     return Parity(
         reference=original.reference,
         positions=len(theirs),
         max_abs_error=error,
+        max_score_error=judged,
         mean_kl=kl,
         top1_agreement=float(same.mean()),
         top1_agreement_with_margin=agreement,
         greedy_equal=equal,
         passed=bool(
-            error <= tolerance.logit * max(1.0, float(np.abs(theirs).max()))
+            _near(error, theirs, tolerance)
             and kl <= tolerance.kl
             and agreement >= tolerance.agreement
             and equal is not False
+            and (judged is None or _near(judged, original.scores, tolerance))
         ),
     )
+
+
+def _near(error: float, outputs: Array | None, tolerance: Tolerance) -> bool:
+    return outputs is not None and error <= tolerance.logit * max(1.0, float(np.abs(outputs).max()))
+
+
+def _comparable(theirs: Array, told: Told) -> tuple[Array, Array]:
+    """Two arrays [positions, outputs] that should be equal.
+
+    Logits; a value model's one logit; or the k log-probabilities that the graph gives, and that of all other tokens.
+    """
+    if "logits" in told:
+        return theirs, told["logits"]
+    if "top_ids" not in told:
+        return theirs, told["score_logit"][:, None]
+    chosen, total = np.take_along_axis(theirs, told["top_ids"], -1), np.logaddexp.reduce(theirs, -1, keepdims=True)
+    return _with_rest(chosen - total), _with_rest(told["top_values"] - told["logsumexp"][:, None])
+
+
+def _with_rest(chances: Array) -> Array:
+    rest = np.maximum(1 - np.exp(chances.astype(np.float64)).sum(-1, keepdims=True), LEAST)
+    return np.concatenate([chances, np.log(rest)], axis=-1)
+
+
+def _score_error(original: Probe, told: Told) -> float | None:
+    return None if original.scores is None else float(np.abs(original.scores - told["score_logit"]).max())
 
 
 def gate(name: str, precision: Precision, parity: Parity) -> None:

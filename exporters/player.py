@@ -58,7 +58,9 @@ class Player:
         self.others: dict[str, Array] = dict(
             zip(self._others, (v.numpy() for v in binding.get_outputs()[len(views) + 1 :]), strict=True)
         )
-        return np.asarray(binding.get_outputs()[len(views)].numpy())
+        first = np.asarray(binding.get_outputs()[len(views)].numpy())
+        self.told = self.others | {self._output: first}
+        return first
 
     def prefill(self, ids: Array, lengths: Array) -> Array:
         """Outputs of every position of rows that are padded on the right: [rows, sequence, ...]."""
@@ -80,32 +82,49 @@ class Player:
         return np.asarray(self.run(slice(0, len(ids)), ids[:, None], held, lengths, int(lengths.max()), picks)[:, 0])
 
 
-def play(player: Player, sequences: list[Array]) -> list[Array]:
+Told = dict[str, Array]  # what a graph says of positions, by output: [positions, ...]
+
+
+def play(player: Player, sequences: list[Array]) -> list[Told]:
     """Outputs of every position of each sequence, by way of a ragged prefill, a chunk per row, and decoding."""
     lengths = np.array([len(sequence) for sequence in sequences])
     starts = np.maximum(lengths // 2, 1)
     padded = np.zeros((len(sequences), starts.max()), np.int64)
     for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
         padded[row, :start] = sequence[:start]
-    parts = [[row[:start]] for row, start in zip(player.prefill(padded, starts), starts, strict=True)]
+    player.prefill(padded, starts)
+    parts = [[_of_row(player.told, row, start)] for row, start in enumerate(starts)]
     tails = np.minimum(4, lengths - starts)
     ends = lengths - tails.min()
     for row, (sequence, start, end) in enumerate(zip(sequences, starts, ends, strict=True)):
         if end > start:
-            parts[row].append(player.chunk(row, sequence[start:end], int(start)))
+            player.chunk(row, sequence[start:end], int(start))
+            parts[row].append(_of_row(player.told, 0, end - start))
     for step in range(tails.min()):
         step_ids = np.array([sequence[end + step] for sequence, end in zip(sequences, ends, strict=True)])
-        for row, output in enumerate(player.decode(step_ids, ends + step)):
-            parts[row].append(output[None])
-    return [np.concatenate(row) for row in parts]
+        player.decode(step_ids, ends + step)
+        for row in range(len(sequences)):
+            parts[row].append(_of_row(player.told, row, 1))
+    return [{name: np.concatenate([part[name] for part in row]) for name in row[0]} for row in parts]
+
+
+def _of_row(told: Told, row: int, count: int) -> Told:
+    return {name: output[row, :count] for name, output in told.items()}
 
 
 def greedy(player: Player, prompt: Array, count: int) -> Array:
     """The `count` most likely tokens after a prompt, one after another."""
-    last = player.prefill(prompt[None], np.array([len(prompt)]))[0, -1]
+    player.prefill(prompt[None], np.array([len(prompt)]))
     written: list[int] = []
     for step in range(count):
-        written.append(int(last.argmax()))
+        written.append(_best(player.told))
         if step < count - 1:
-            last = player.decode(np.array(written[-1:]), np.array([len(prompt) + step]))[0]
+            player.decode(np.array(written[-1:]), np.array([len(prompt) + step]))
     return np.array(written)
+
+
+def _best(told: Told) -> int:
+    """The most likely token at the last position of the first row."""
+    if "top_ids" in told:
+        return int(told["top_ids"][0, -1, 0])
+    return int(told["logits"][0, -1].argmax())

@@ -40,6 +40,12 @@ class Reference:
             trunk = self._model.base_model(batch, use_cache=False).last_hidden_state
             return np.asarray(self._model.score(trunk)[0].float().numpy())
 
+    def hidden(self, ids: Array) -> Array:
+        """The last hidden state, normed, of every position of one sequence: [sequence, hidden_size]."""
+        with torch.no_grad():
+            batch = torch.from_numpy(np.ascontiguousarray(ids))[None]
+            return np.asarray(self._model.base_model(batch, use_cache=False).last_hidden_state[0].float().numpy())
+
     def sample(self, count: int, length: int, seed: int) -> list[Array]:
         """Token sequences that the model itself draws at temperature 1, the first token at random."""
         generator = torch.Generator().manual_seed(seed)
@@ -58,9 +64,12 @@ class Reference:
     def greedy(self, prompt: Array, count: int) -> tuple[Array, Array]:
         """The `count` most likely tokens after a prompt, and by how much each led the second, in logits."""
         ids, leads = torch.from_numpy(prompt)[None], []
+        cache = None
         with torch.no_grad():
             for _ in range(count):
-                best = self._model(ids, use_cache=False).logits[0, -1].float().topk(2)
+                result = self._model(ids if cache is None else ids[:, -1:], past_key_values=cache, use_cache=True)
+                cache = result.past_key_values
+                best = result.logits[0, -1].float().topk(2)
                 leads.append(float(best.values[0] - best.values[1]))
                 ids = torch.cat([ids, best.indices[None, :1]], dim=1)
         return ids[0, len(prompt) :].numpy(), np.array(leads)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from octavo.exporters.checkpoint import Array
+from octavo.exporters.outputs import VALUE_HEAD
 from octavo.exporters.parity import gate, measure, probe
 from octavo.exporters.plan import Group, Member
 from octavo.exporters.player import Player
@@ -21,8 +22,8 @@ from octavo.profiles.manifest import Parity, Weights
 TEXTS = 32  # sequences read of a text file, at most
 TOKENS = 96  # of each, at most
 ENOUGH = 768  # tokens read of a text file
-SAMPLES = 8  # sequences drawn from the model itself, where there is no text
-DRAWN = 48  # tokens of each
+SAMPLES = 14  # sequences drawn from the model itself, where there is no text
+DRAWN = 32  # tokens of each
 
 
 class Verifier:
@@ -64,7 +65,8 @@ class Verifier:
         length = min(TOKENS, min(graph.kv.max_length for graph in group.graphs) // 2)
         texts = self._read(member, length)
         with open_reference(original_folder, head, base) as reference:
-            original = probe(reference, str(original_folder), head, texts, SAMPLES, min(DRAWN, length))
+            judge = _value_head(group, member)
+            original = probe(reference, str(original_folder), head, texts, SAMPLES, min(DRAWN, length), judge)
         rows, longest = len(original.sequences), max(map(len, original.sequences))
         found = []
         for graph, entry in zip(group.graphs, weights, strict=True):
@@ -95,6 +97,12 @@ class Verifier:
         ids = [np.array(encode(line).ids[:length]) for line in read_texts(text)[:TEXTS]]
         rows = [row for row in ids if len(row) > 1]
         return [row for row, before in zip(rows, np.cumsum([0, *map(len, rows)]), strict=False) if before < ENOUGH]
+
+
+def _value_head(group: Group, member: Member) -> Array | None:
+    """The weight [1, hidden_size] of the value head that an expert's graph has."""
+    judged = group.head == "logits" and any(graph.outputs.judged for graph in group.graphs)
+    return member.checkpoint.read(f"{VALUE_HEAD}.weight").astype(np.float32) if judged else None
 
 
 def read_texts(path: Path) -> list[str]:

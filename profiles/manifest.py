@@ -105,6 +105,7 @@ class Parity(_Entry):
     reference: str
     positions: int = Field(ge=0)
     max_abs_error: float = Field(ge=0, description="of a logit")
+    max_score_error: float | None = Field(default=None, ge=0, description="of a value head's logit, where there is one")
     mean_kl: float = Field(ge=0, description="nats, original || exported")
     top1_agreement: float = Field(ge=0, le=1)
     top1_agreement_with_margin: float = Field(

@@ -24,18 +24,24 @@ def save_head(folder: Path, size: int) -> np.ndarray:
     return weight
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int4"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
 def test_a_head_reads_the_experts_hidden_state(precision: str, make_model: Maker, tmp_path: Path) -> None:
     weight = save_head(tmp_path / "head", 48)
     manifest = export_bundle(
-        [make_model()], tmp_path / "bundle", value=tmp_path / "head", hidden=True, precision=precision, verify=False
+        [make_model()], tmp_path / "bundle", value=tmp_path / "head", hidden=True, precision=precision
     )
+    parity = manifest.experts[0].weights[0].parity
+    assert parity is not None
+    assert parity.max_score_error is not None
+    assert parity.max_score_error < {"fp32": 1e-4, "fp16": 0.02, "int8": 0.5, "int4": 2.0}[precision]
     assert manifest.value is not None
     assert manifest.value.head_on_expert
     assert (manifest.value.scale, manifest.value.shift, manifest.value.parameters) == (0.5, 1.0, 48)
     player = Player(tmp_path / "bundle", manifest.experts[0].weights[0], manifest.graphs[0], 1, 16)
     player.prefill(np.arange(4, 10)[None], np.array([6]))
-    assert np.allclose(player.others["score_logit"], player.others["hidden"] @ weight[0], atol=1e-4)
+    assert np.allclose(
+        player.others["score_logit"], player.others["hidden"] @ weight[0], atol=1e-2 if precision == "fp16" else 1e-4
+    )
 
 
 def test_a_head_of_another_size_is_refused(make_model: Maker, tmp_path: Path) -> None:
