@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median, quantiles
@@ -157,6 +157,12 @@ def evaluation(found: Evaluation, *, as_json: bool) -> None:
         terminal.say(f"value model: AUC {found.judge.auc:.3f}{within}")
     for statement in found.statements:
         terminal.say(f"- {statement}")
+    _fallback(found.machine)
+
+
+def _fallback(machine: Mapping[str, str]) -> None:
+    if why := machine.get("fallback"):
+        terminal.say(f"FALLBACK: {why}")
 
 
 def _maybe(value: float | None, form: str, factor: float = 1.0) -> str:
@@ -185,6 +191,7 @@ def measurement(found: Measurement, out: Path, *, as_json: bool) -> None:
         served = f"served {len(latency)} queries at {found.rate:.3g}/s"
         terminal.say(f"{served}: latency p50 {median(latency):.1f} ms, p95 {cuts[18]:.1f} ms")
     terminal.say(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
+    _fallback(found.profiles[0].machine)
 
 
 # What a line of a simulation shows: the metric, its heading, and how it is written.

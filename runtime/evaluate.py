@@ -153,7 +153,7 @@ def evaluate(
         best, chosen_on = run.choose(known)
         rows, sampled, greedy = run.rows(best, chosen_on)
         where = {device: " ".join(names) for device, names in _devices(octavo).items()}
-        about = machine() | {"provider": octavo.provider, "threads": str(octavo.placed.threads)} | where
+        about = machine() | octavo.about | {"threads": str(octavo.placed.threads)} | where
         count = octavo.ensemble.samples_per_expert
     for name, path in (baselines or {}).items():
         with Octavo.load(path, **load) as rival:

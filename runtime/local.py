@@ -177,6 +177,12 @@ class Octavo:
     def provider(self) -> str:
         return self.placed.choice.provider
 
+    @property
+    def about(self) -> dict[str, str]:
+        """On which provider it runs, and why on another than the one asked for, where it does."""
+        choice = self.placed.choice
+        return {"provider": choice.provider} | ({"fallback": choice.fallback} if choice.fallback else {})
+
     def ask(self, prompt: Prompt, **options: Any) -> Result:
         """One prompt, one answer.
 

@@ -133,7 +133,7 @@ def _profile(octavo: Octavo, judge: bool, bench: list[StepTime], beside: Overhea
     entry = manifest.value if judge and manifest.value else manifest.experts[0]
     graph: GraphEntry = manifest.graph(entry.weights[0].graph)
     files = {each.path: each.size for each in manifest.files}
-    about = machine()
+    about = machine() | octavo.about
     steps = [_in_service(step, beside.steps.get((judge, step.prefill_rows > 0), Served())) for step in bench]
     fit = fitted(steps)
     return LatencyProfile(

@@ -30,7 +30,10 @@ class Usage(BaseModel):
 
 
 class Deliberation(BaseModel):
-    """What stands behind an answer. `total_tokens` are the new tokens of all candidates; `seed` gives it again."""
+    """What stands behind an answer. `total_tokens` are the new tokens of all candidates; `seed` gives it again.
+
+    `fallback` says why it ran on another provider than the one asked for, where it did.
+    """
 
     candidates: int
     total_tokens: int
@@ -39,6 +42,7 @@ class Deliberation(BaseModel):
     degraded: bool
     reason: str
     seed: int
+    fallback: str | None = None
 
 
 class Spoken(BaseModel):
@@ -134,6 +138,7 @@ def deliberation(answered: Answered) -> Deliberation:
         degraded=result.degraded,
         reason=result.reason,
         seed=answered.seed,
+        fallback=result.fallback,
     )
 
 

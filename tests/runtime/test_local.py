@@ -13,6 +13,7 @@ from octavo.profiles.errors import BundleError, ConfigError, MachineError
 from octavo.runtime.core.policies import POLICIES
 from octavo.runtime.core.trace import RunRecord, StepRecord
 from octavo.runtime.local import Delta, Octavo, Result
+from octavo.runtime.ort.providers import CPU, CUDA, probe
 from octavo.runtime.sampling import Sampling
 
 
@@ -186,3 +187,13 @@ def test_adapters_of_one_base_decode_in_one_batch_as_they_would_alone(
     assert texts(result) == expected
     assert len(set(expected)) == 3
     assert max(step.decodes for step in steps) == 6
+
+
+def test_a_permitted_fallback_is_recorded_wherever_results_are(bundle: Path) -> None:
+    if probe(CUDA).works:
+        pytest.skip("CUDA works here")
+    with Octavo.load(bundle, provider="cuda", allow_fallback=True) as octavo:
+        result = octavo.ask("abc", max_new_tokens=2)
+        assert octavo.about["provider"] == result.provider == CPU
+    assert result.fallback == octavo.about["fallback"]
+    assert "cuda does not work here" in (result.fallback or "")

@@ -45,6 +45,7 @@ def test_the_ensemble_answers_as_it_does_in_process(server: Any) -> None:
         "degraded": False,
         "reason": "highest value",
         "seed": 7,
+        "fallback": None,
     }
 
 
