@@ -26,7 +26,19 @@ def report(bundle: Path, *, hashes: bool = True) -> dict[str, Any]:
 
 
 def _graph(graph: GraphEntry) -> dict[str, Any]:
-    kept = ("name", "role", "lowering", "precision", "route", "opset", "providers", "checked", "adapters", "sha256")
+    kept = (
+        "name",
+        "role",
+        "lowering",
+        "precision",
+        "route",
+        "opset",
+        "providers",
+        "checked",
+        "build",
+        "adapters",
+        "sha256",
+    )
     kv = graph.kv
     return graph.model_dump(include=set(kept)) | {
         "kv_bytes_per_token": kv.bytes_per_token if kv else None,

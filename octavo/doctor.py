@@ -16,10 +16,11 @@ from typing import Literal
 Status = Literal["ok", "absent", "wrong"]
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
-LIBRARIES = {"CUDA driver": "cuda", "CUDA runtime": "cudart", "cuDNN": "cudnn", "TensorRT": "nvinfer"}
+LIBRARIES = {"CUDA driver": "cuda", "CUDA runtime": "cudart", "cuDNN": "cudnn"}
 EXTRAS = {
     "runtime": ("onnxruntime", "tokenizers", "jinja2", "psutil"),
     "export": ("torch", "onnx", "onnx_ir", "transformers"),
+    "rtx": ("onnxruntime_ep_nv_tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
 
 
@@ -102,8 +103,23 @@ def _onnxruntime() -> Iterator[Finding]:
         yield Finding("ONNX Runtime", "wrong", f"{versions}: one overwrites the other; uninstall both, install one")
     else:
         yield Finding("ONNX Runtime", "ok", versions)
+    yield from _gpus()
     for probe in probe_providers():
         yield Finding(probe.provider, "ok" if probe.works else "absent", probe.detail)
+
+
+def _gpus() -> Iterator[Finding]:
+    """What engines are built for, and with; a wheel's TensorRT is not on the loader's path, but is found here."""
+    from octavo.runtime.ort.gpu import MAJOR, device_name, tensorrt_version
+
+    index = 0
+    while name := device_name(index):
+        yield Finding(f"GPU {index}", "ok", name)
+        index += 1
+    if not index:
+        yield Finding("GPU 0", "absent", "the NVIDIA driver is absent, or sees none")
+    version = tensorrt_version()
+    yield Finding("TensorRT", "ok" if version else "absent", version or f"no libnvinfer.so.{MAJOR}, which is needed")
 
 
 def _version(distribution: str) -> str | None:
