@@ -23,6 +23,7 @@ from octavo.commands import (
     serve,
     simulate,
     train,
+    train_value,
     validate,
 )
 
@@ -71,6 +72,7 @@ def _global(
 
 app.command()(doctor.doctor)
 app.command()(train.train)
+app.command("train-value")(train_value.train_value)
 app.command()(export.export)
 app.command()(inspect.inspect)
 app.command()(ask.ask)

@@ -19,7 +19,7 @@ from octavo.runtime.datasets import Task
 from octavo.runtime.local import Octavo
 from octavo.runtime.machine import machine
 from octavo.runtime.sampled import Sampled, sample, sweep
-from octavo.runtime.statistics import Bin, Interval, auc, calibration_error, difference, pass_at, reliability
+from octavo.runtime.statistics import Interval, Judge, difference, judge, pass_at
 from octavo.runtime.tasks import Checker, read_tasks
 
 Progress = Callable[[str, float], None]
@@ -52,17 +52,6 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """How good the value model is: AUC over all candidates, and within a query's; calibration in bins."""
-
-    auc: float | None
-    auc_within: float | None
-    calibration_error: float
-    brier: float
-    reliability: list[Bin]
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What `evaluate` found. `pass_at_k` is by who was sampled, then k; `statements` say what it means, plainly."""
 
@@ -79,7 +68,7 @@ class Evaluation:
 
     def to_json(self) -> str:
         """The document that `octavo report` reads."""
-        judge = asdict(self.judge) if self.judge else {}
+        judged = asdict(self.judge) if self.judge else {}
         document = {
             "kind": "eval",
             "queries": self.queries,
@@ -87,11 +76,11 @@ class Evaluation:
             "chosen_on": self.chosen_on,
             "policies": [_policy(row) for row in self.rows],
             "comparisons": [asdict(each) for each in self.comparisons],
-            "value_auc": None if judge.get("auc") is None else {"value": judge["auc"]},
-            "value_auc_within": judge.get("auc_within"),
-            "value_brier": judge.get("brier"),
-            "value_calibration_error": judge.get("calibration_error"),
-            "reliability": judge.get("reliability", []),
+            "value_auc": None if judged.get("auc") is None else {"value": judged["auc"]},
+            "value_auc_within": judged.get("auc_within"),
+            "value_brier": judged.get("brier"),
+            "value_calibration_error": judged.get("calibration_error"),
+            "reliability": judged.get("reliability", []),
             "pass_at_k": self.pass_at_k,
             "accuracy_by_samples": self.by_samples,
             "statements": self.statements,
@@ -278,12 +267,11 @@ def _evaluation(
 ) -> Evaluation:
     crowd = {task: [each for each in found if each.sample < count] for task, found in sampled.items()}
     compared = comparisons(rows)
-    judge = judged(crowd)
     return Evaluation(
         queries=len(tasks),
         rows=rows,
         comparisons=compared,
-        judge=judge,
+        judge=judged(crowd),
         pass_at_k=_pass_at_k(sampled, crowd, best),
         by_samples=_by_samples(sampled, best),
         best=best,
@@ -307,15 +295,7 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
 
 def judged(candidates: Candidates) -> Judge | None:
     """The value model over the ensemble's candidates; None where nothing was scored."""
-    scored = [each for found in candidates.values() for each in found if each.value is not None]
-    if not scored:
-        return None
-    values, right = [each.value or 0.0 for each in scored], [each.correct for each in scored]
-    within = [auc([e.value or 0.0 for e in found], [e.correct for e in found]) for found in candidates.values()]
-    known = [each for each in within if each is not None]
-    bins = reliability(values, right)
-    brier = float(np.mean((np.array(values) - np.array(right, float)) ** 2))
-    return Judge(auc(values, right), float(np.mean(known)) if known else None, calibration_error(bins), brier, bins)
+    return judge([[(e.value, e.correct) for e in found if e.value is not None] for found in candidates.values()])
 
 
 def _pass_at_k(sampled: Candidates, crowd: Candidates, best: str) -> dict[str, dict[int, float]]:

@@ -81,7 +81,7 @@ def served(
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 number = running.pop(future)
-                results[number] = _result(future, tasks[number])
+                results[number] = result(future, tasks[number])
             told(len(results))
     finally:
         for future in running:
@@ -89,7 +89,8 @@ def served(
     return iter([(task, results[number]) for number, task in enumerate(tasks)])
 
 
-def _result(future: Future[Result], task: Task) -> Result:
+def result(future: Future[Result], task: Task) -> Result:
+    """What became of a task's query. Raises OctavoError naming the task."""
     try:
         return future.result()
     except OctavoError as error:

@@ -31,6 +31,17 @@ class Bin:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """How good a value model is: AUC over all candidates, and within a query's; calibration in bins."""
+
+    auc: float | None
+    auc_within: float | None
+    calibration_error: float
+    brier: float
+    reliability: list[Bin]
+
+
 def share(right: Sequence[bool] | Floats) -> Interval:
     """How often, with its interval: Wilson's for yes and no, the normal one for queries that are means of several."""
     values = np.asarray(right, float)
@@ -78,3 +89,16 @@ def calibration_error(found: Sequence[Bin]) -> float:
     """Mean distance between what was said and what was right, weighted by candidates (ECE)."""
     total = sum(each.count for each in found)
     return sum(abs(each.said - each.right) * each.count for each in found) / total if total else 0.0
+
+
+def judge(queries: Sequence[Sequence[tuple[float, bool]]]) -> Judge | None:
+    """Of scores in [0, 1] with their verdicts, query by query; None where nothing was scored."""
+    scored = [each for found in queries for each in found]
+    if not scored:
+        return None
+    values, right = [value for value, _ in scored], [bool(verdict) for _, verdict in scored]
+    within = [auc([value for value, _ in found], [verdict for _, verdict in found]) for found in queries]
+    known = [each for each in within if each is not None]
+    bins = reliability(values, right)
+    brier = float(np.mean((np.array(values) - np.array(right, float)) ** 2))
+    return Judge(auc(values, right), float(np.mean(known)) if known else None, calibration_error(bins), brier, bins)
