@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from octavo.compiled import prefer_source
+
 if TYPE_CHECKING:
     from octavo.exporters.export import export_bundle
     from octavo.profiles.load import load_scenario
@@ -29,3 +31,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+prefer_source()

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from octavo.compiled import form
+
 Status = Literal["ok", "absent", "wrong"]
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
@@ -42,6 +44,7 @@ def examine(folder: Path) -> Iterator[Finding]:
         "ok",
         f"{processor()}, {os.cpu_count()} cores, {', '.join(instructions()) or 'no known extensions'}",
     )
+    yield _core()
     yield _memory()
     yield _disk(folder)
     yield from _extras()
@@ -67,6 +70,17 @@ def _cpuinfo(key: str) -> str | None:
         return None
     lines = (line.partition(":") for line in path.read_text().splitlines())
     return next((value.strip() for name, _, value in lines if name.strip() == key), None)
+
+
+def _core() -> Finding:
+    """Whether the simulator's hot modules are compiled."""
+    match form():
+        case "compiled":
+            return Finding("core", "ok", "compiled")
+        case "source":
+            return Finding("core", "absent", "runs from source; `make compile` makes simulations several times as fast")
+        case "stale":
+            return Finding("core", "absent", "changed since it was compiled, so it runs from source; `make compile`")
 
 
 def _memory() -> Finding:

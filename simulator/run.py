@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +16,8 @@ import numpy as np
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.load import baselines
 from octavo.profiles.scenario import Scenario
-from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, StepRecord
+from octavo.runtime.core.trace import InferenceRecord, Record, StepRecord
+from octavo.simulator.arrivals import DEFAULT_QUERIES
 from octavo.simulator.cost import bill, dynamic_joules
 from octavo.simulator.fleet import Fleet, build
 from octavo.simulator.independent import Independent, is_independent
@@ -24,13 +27,15 @@ from octavo.simulator.network import CLIENT, Network
 from octavo.simulator.operations import Operations
 from octavo.simulator.overload import overload
 from octavo.simulator.panel import home, panel
-from octavo.simulator.result import MOST_LATENCIES, Result
+from octavo.simulator.result import MOST_LATENCIES, Result, Track
 from octavo.simulator.streams import Streams
 from octavo.simulator.supported import check
 from octavo.simulator.world import World
 
 Progress = Callable[[str, float], None]
 """Told what is being simulated, and how much of it is done in [0, 1]."""
+WORTH_PROCESSES = 1_000_000
+"""Inferences of all seeds together from which several processes are worth their start."""
 
 
 @dataclass(slots=True)
@@ -47,6 +52,21 @@ class Run:
     steps: list[StepRecord] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Kept:
+    """What a result needs of a run: little beside its sample, so that it can come from another process."""
+
+    sample: Sample
+    devices: dict[tuple[str, str], float]
+    operations: dict[str, int]
+    overloaded: str | None
+    outcomes: dict[str, int]
+    latency_model: str
+    band: float
+    tracks: tuple[Track, ...] = ()
+    records: tuple[Record, ...] = ()
+
+
 def simulate(
     scenario: Scenario,
     *,
@@ -55,17 +75,35 @@ def simulate(
     trace: bool = False,
     name: str | None = None,
 ) -> Result:
-    """Run the scenario once per seed. `trace` keeps the first seed's records. Raises ConfigError."""
+    """Run the scenario once per seed, on all cores. `trace` keeps the first seed's records. Raises ConfigError."""
     check(scenario)
     chosen = tuple(scenario.seeds if seeds is None else seeds)
-    runs: list[Run] = []
-    for number, seed in enumerate(chosen):
-        if progress:
-            progress(name or scenario.name, number / len(chosen))
-        runs.append(run(scenario, seed, trace=trace and not runs))
+    runs: list[Kept] = []
     if progress:
-        progress(name or scenario.name, 1.0)
+        progress(name or scenario.name, 0.0)
+    for done in each_run(scenario, chosen, trace=trace):
+        runs.append(done)
+        if progress:
+            progress(name or scenario.name, len(runs) / len(chosen))
     return _result(name or scenario.name, scenario, chosen, runs)
+
+
+def each_run(scenario: Scenario, seeds: Sequence[int], *, trace: bool = False) -> Iterable[Kept]:
+    """Runs in the order of their seeds; the first keeps its records where there is a `trace`.
+
+    Long ones go to all cores, so that what a run holds in memory is held as often as there are cores. Short ones are
+    done before processes would have begun.
+    """
+    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(seeds))
+    inferences = (scenario.workload.queries or DEFAULT_QUERIES) * scenario.ensemble.inferences_per_query
+    if cores < 2 or inferences * len(seeds) < WORTH_PROCESSES:
+        for number, seed in enumerate(seeds):
+            yield run_kept(scenario, seed, trace and not number)
+        return
+    with ProcessPoolExecutor(cores) as pool:
+        tasks = [pool.submit(run_kept, scenario, seed, trace and not i) for i, seed in enumerate(seeds)]
+        for task in tasks:
+            yield task.result()
 
 
 def simulate_all(
@@ -86,10 +124,10 @@ def simulate_until(
 ) -> Result:
     """Add seeds until the metric's 95 % interval reaches no further than this share of it, or `most` are used."""
     check(scenario)
-    runs: list[Run] = []
+    runs: list[Kept] = []
     while True:
         seeds = tuple(range(len(runs), min(most, max(4, 2 * len(runs)))))
-        runs += [run(scenario, seed) for seed in seeds]
+        runs += each_run(scenario, seeds)
         result = _result(scenario.name, scenario, tuple(range(len(runs))), runs)
         found = result.metrics.get(metric)
         if found is None:
@@ -106,9 +144,11 @@ def rare_collections() -> Iterator[None]:
     """Look for reference cycles seldom: a run makes millions of objects, nearly all free of cycles and soon gone."""
     before = gc.get_threshold()
     gc.set_threshold(200_000, 50, 100)
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         gc.set_threshold(*before)
 
 
@@ -194,6 +234,25 @@ def _measured(scenario: Scenario, ready: Prepared) -> Run:
     return Run(world, fleet, found, seconds, devices, ready.operations.counts, full, ready.steps)
 
 
+def run_kept(scenario: Scenario, seed: int, trace: bool = False) -> Kept:
+    """One run to its end, and what is kept of it; its records with `trace`."""
+    done = run(scenario, seed, trace=trace)
+    queries, replicas = done.world.queries, done.fleet.replicas
+    end = max(query.ended or query.arrival for query in queries)
+    models = [lane.latency for device, _ in replicas for lane in device.lanes]
+    return Kept(
+        done.sample,
+        done.devices,
+        done.operations,
+        done.overloaded,
+        dict(Counter(query.outcome for query in queries)),
+        "; ".join(dict.fromkeys(model.label for model in models)),
+        max(model.band for model in models),
+        tuple({"device": device.name, **device.timeline.track(end)} for device, _ in replicas),
+        (*queries, *done.world.inferences, *done.steps) if trace else (),
+    )
+
+
 def _device_seconds(scenario: Scenario, operations: Operations, seconds: float) -> dict[tuple[str, str], float]:
     """What is paid for: all that the tiers have, or what was there where replicas come and go."""
     facts = scenario.fleet.operations
@@ -202,42 +261,34 @@ def _device_seconds(scenario: Scenario, operations: Operations, seconds: float) 
     return {key: count * seconds for key, count in scenario.devices().items()}
 
 
-def _result(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Run]) -> Result:
+def _result(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Kept]) -> Result:
     first = runs[0]
     samples = [one.sample for one in runs]
-    labels = dict.fromkeys(lane.latency.label for device, _ in first.fleet.replicas for lane in device.lanes)
-    bands = [lane.latency.band for device, _ in first.fleet.replicas for lane in device.lanes]
-    end = max(query.ended or query.arrival for query in first.world.queries)
-    result = Result(
+    return Result(
         name,
         scenario,
         estimates(samples),
         mean_costs(samples),
         mean_devices(runs),
-        "; ".join(labels),
-        max(bands),
+        first.latency_model,
+        first.band,
         next((one.overloaded for one in runs if one.overloaded), None),
         _notes(scenario, runs),
         seeds,
         _quantiles(first.sample.latency),
-        tuple({"device": device.name, **device.timeline.track(end)} for device, _ in first.fleet.replicas),
+        first.tracks,
+        first.records,
     )
-    return replace(result, records=_records(first)) if first.steps else result
 
 
-def mean_devices(runs: list[Run]) -> dict[tuple[str, str], float]:
+def mean_devices(runs: list[Kept]) -> dict[tuple[str, str], float]:
     """Mean number of devices that were there, per tier and hardware."""
     return {key: float(np.mean([one.devices.get(key, 0.0) for one in runs])) for key in runs[0].devices}
 
 
-def _records(one: Run) -> tuple[Record, ...]:
-    queries: list[QueryRecord] = one.world.queries
-    return (*queries, *one.world.inferences, *one.steps)
-
-
-def _notes(scenario: Scenario, runs: list[Run]) -> tuple[str, ...]:
-    rejected = sum(q.outcome == "rejected" for one in runs for q in one.world.queries)
-    failed = sum(q.outcome == "failed" for one in runs for q in one.world.queries)
+def _notes(scenario: Scenario, runs: list[Kept]) -> tuple[str, ...]:
+    rejected = sum(one.outcomes.get("rejected", 0) for one in runs)
+    failed = sum(one.outcomes.get("failed", 0) for one in runs)
     notes = [f"{count} queries {what}" for count, what in ((rejected, "rejected"), (failed, "failed")) if count]
     happened = Counter(kind for one in runs for kind in Counter(one.operations).elements())
     notes += [f"{kind}: {count} in {len(runs)} runs" for kind, count in sorted(happened.items())]

@@ -7,10 +7,10 @@ devices and what is hidden: how long answers are and whether they are right.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from statistics import median
-from typing import Protocol
+from typing import Final, Protocol
 
 import simpy
 
@@ -25,12 +25,16 @@ from octavo.simulator.station import Berth, Station
 from octavo.simulator.truth import Truth
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, init=False)
 class Ask:
     """A query and when its client sends it."""
 
-    at: float
-    query: Query
+    at: Final[float]
+    query: Final[Query]
+
+    def __init__(self, at: float, query: Query) -> None:
+        self.at = at
+        self.query = query
 
 
 class Source(Protocol):
@@ -50,23 +54,26 @@ class Clock(Protocol):
     def now(self) -> float: ...
 
 
-@dataclass(slots=True)
 class _Case:
     """What the world keeps of an open query."""
 
-    record: QueryRecord
-    policy: Policy | None
-    landed: list[float] = field(default_factory=list)
+    __slots__ = ("landed", "record")
+
+    def __init__(self, record: QueryRecord) -> None:
+        self.record = record
+        self.landed: list[float] = []
 
 
-@dataclass(slots=True)
 class _Run:
     """An inference under way: its record and its query's, and where it is (nowhere while a message travels)."""
 
-    record: InferenceRecord
-    query: QueryRecord
-    berth: Berth | None = None
-    attempts: int = 1
+    __slots__ = ("attempts", "berth", "query", "record")
+
+    def __init__(self, record: InferenceRecord, query: QueryRecord) -> None:
+        self.record = record
+        self.query = query
+        self.berth: Berth | None = None
+        self.attempts = 1
 
 
 class World:
@@ -186,7 +193,7 @@ class World:
         self.ask(ask)
 
     def _open_case(self, query: Query, record: QueryRecord) -> None:
-        self._open[query] = _Case(record, None)
+        self._open[query] = _Case(record)
         if self.deadline is not None:
             self.at(self.now + self.deadline, lambda: self._settling(self._expire, query))
         self._follow([(query, self.council.ask(query))], arrival=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
 from octavo.runtime.core.policies import Deliberation, Policy
 from octavo.runtime.core.query import (
@@ -20,17 +21,29 @@ from octavo.runtime.core.query import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, init=False)
 class Motion:
     """What the council wants done: inferences to start, inferences to withdraw, perhaps a query closed.
 
     A closed query has an answer or the reason why there is none.
     """
 
-    start: Sequence[Inference] = ()
-    withdraw: Sequence[Inference] = ()
-    answer: Answer | None = None
-    failure: str | None = None
+    start: Final[Sequence[Inference]]
+    withdraw: Final[Sequence[Inference]]
+    answer: Final[Answer | None]
+    failure: Final[str | None]
+
+    def __init__(
+        self,
+        start: Sequence[Inference] = (),
+        withdraw: Sequence[Inference] = (),
+        answer: Answer | None = None,
+        failure: str | None = None,
+    ) -> None:
+        self.start = start
+        self.withdraw = withdraw
+        self.answer = answer
+        self.failure = failure
 
     @property
     def closes(self) -> bool:
@@ -40,10 +53,12 @@ class Motion:
 NOTHING = Motion()
 
 
-@dataclass(slots=True)
 class _Open:
-    deliberation: Deliberation
-    running: dict[Inference, None] = field(default_factory=dict)
+    __slots__ = ("deliberation", "running")
+
+    def __init__(self, deliberation: Deliberation) -> None:
+        self.deliberation = deliberation
+        self.running: dict[Inference, None] = {}
 
 
 @dataclass(slots=True)

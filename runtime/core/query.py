@@ -1,15 +1,16 @@
 """The nouns of an ensemble: queries, inferences, candidates, scores, answers. They carry counts, never contents.
 
-Two inferences with equal fields are still two: these objects are equal only to themselves.
+Two inferences with equal fields are still two: these objects are equal only to themselves. What a run makes millions of
+writes its `__init__` out: compiled, one that `dataclass` makes stays interpreted and costs more than all else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Query:
     """What a user asks: the length of its prompt, a budget of new tokens, perhaps the hashes of the prompt's prefix.
 
@@ -17,12 +18,16 @@ class Query:
     mean equal tokens up to there, so that their KV can be shared. Inferences of one query always share its prompt.
     """
 
-    id: int
-    prompt_tokens: int
-    max_new_tokens: int
-    prefix: tuple[int, ...] = ()
+    id: Final[int]
+    prompt_tokens: Final[int]
+    max_new_tokens: Final[int]
+    prefix: Final[tuple[int, ...]]
 
-    def __post_init__(self) -> None:
+    def __init__(self, id: int, prompt_tokens: int, max_new_tokens: int, prefix: tuple[int, ...] = ()) -> None:
+        self.id = id
+        self.prompt_tokens = prompt_tokens
+        self.max_new_tokens = max_new_tokens
+        self.prefix = prefix
         if self.prompt_tokens < 1 or self.max_new_tokens < 1:
             raise ValueError(
                 f"query {self.id}: prompt_tokens and max_new_tokens must be at least 1, "
@@ -30,7 +35,7 @@ class Query:
             )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Inference:
     """One run of one model for a query.
 
@@ -39,13 +44,31 @@ class Inference:
     a judge's own template.
     """
 
-    query: Query
-    model: str
-    sample: int = 0
-    judges: Candidate | None = None
-    continues: Candidate | None = None
-    max_new_tokens: int | None = None
-    extra_tokens: int = 0
+    query: Final[Query]
+    model: Final[str]
+    sample: Final[int]
+    judges: Final[Candidate | None]
+    continues: Final[Candidate | None]
+    max_new_tokens: Final[int | None]
+    extra_tokens: Final[int]
+
+    def __init__(
+        self,
+        query: Query,
+        model: str,
+        sample: int = 0,
+        judges: Candidate | None = None,
+        continues: Candidate | None = None,
+        max_new_tokens: int | None = None,
+        extra_tokens: int = 0,
+    ) -> None:
+        self.query = query
+        self.model = model
+        self.sample = sample
+        self.judges = judges
+        self.continues = continues
+        self.max_new_tokens = max_new_tokens
+        self.extra_tokens = extra_tokens
 
     @property
     def prompt_tokens(self) -> int:
@@ -61,7 +84,7 @@ class Inference:
         return self.query.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Candidate:
     """A finished inference: how much it wrote, how likely the model found it, and the label that a vote counts.
 
@@ -69,12 +92,28 @@ class Candidate:
     false for a prefix that was stopped by its inference's own budget, to be pruned or continued.
     """
 
-    inference: Inference
-    new_tokens: int
-    mean_logprob: float = 0.0
-    answer: str | None = None
-    value: float | None = None
-    finished: bool = True
+    inference: Final[Inference]
+    new_tokens: Final[int]
+    mean_logprob: Final[float]
+    answer: Final[str | None]
+    value: Final[float | None]
+    finished: Final[bool]
+
+    def __init__(
+        self,
+        inference: Inference,
+        new_tokens: int,
+        mean_logprob: float = 0.0,
+        answer: str | None = None,
+        value: float | None = None,
+        finished: bool = True,
+    ) -> None:
+        self.inference = inference
+        self.new_tokens = new_tokens
+        self.mean_logprob = mean_logprob
+        self.answer = answer
+        self.value = value
+        self.finished = finished
 
     @property
     def total_tokens(self) -> int:
@@ -83,24 +122,33 @@ class Candidate:
         return self.new_tokens + (earlier.total_tokens if earlier else 0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Score:
     """What the value model says of a candidate: the probability of its being right, in [0, 1].
 
     `judge` is the inference that brought it; None when the expert's own value head did.
     """
 
-    candidate: Candidate
-    value: float
-    judge: Inference | None = None
+    candidate: Final[Candidate]
+    value: Final[float]
+    judge: Final[Inference | None]
+
+    def __init__(self, candidate: Candidate, value: float, judge: Inference | None = None) -> None:
+        self.candidate = candidate
+        self.value = value
+        self.judge = judge
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Lost:
     """An inference that will bring nothing: its model died, returned NaN or ran out of time."""
 
-    inference: Inference
-    reason: str
+    inference: Final[Inference]
+    reason: Final[str]
+
+    def __init__(self, inference: Inference, reason: str) -> None:
+        self.inference = inference
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,16 +161,32 @@ class Expired:
 Result: TypeAlias = Candidate | Score | Lost | Expired
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Answer:
     """The chosen candidate and why: every candidate that arrived, and its score where one was asked for."""
 
-    query: Query
-    candidate: Candidate
-    reason: str
-    candidates: tuple[Candidate, ...]
-    scores: tuple[Score, ...] = ()
-    degraded: bool = False
+    query: Final[Query]
+    candidate: Final[Candidate]
+    reason: Final[str]
+    candidates: Final[tuple[Candidate, ...]]
+    scores: Final[tuple[Score, ...]]
+    degraded: Final[bool]
+
+    def __init__(
+        self,
+        query: Query,
+        candidate: Candidate,
+        reason: str,
+        candidates: tuple[Candidate, ...],
+        scores: tuple[Score, ...] = (),
+        degraded: bool = False,
+    ) -> None:
+        self.query = query
+        self.candidate = candidate
+        self.reason = reason
+        self.candidates = candidates
+        self.scores = scores
+        self.degraded = degraded
 
 
 class NoAnswer(Exception):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import ItemsView, Iterable, KeysView, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from octavo.runtime.core.kv import KVLedger
 from octavo.runtime.core.query import Inference
@@ -85,20 +86,25 @@ class Job:
         return self.prompt.tokens + clock - self.joined_at
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, init=False)
 class Chunk:
     """A part of a prompt that a step prefills: tokens `start` to `start + tokens`."""
 
-    prompt: Prompt
-    start: int
-    tokens: int
+    prompt: Final[Prompt]
+    start: Final[int]
+    tokens: Final[int]
+
+    def __init__(self, prompt: Prompt, start: int, tokens: int) -> None:
+        self.prompt = prompt
+        self.start = start
+        self.tokens = tokens
 
     @property
     def completes(self) -> bool:
         return self.start + self.tokens == self.prompt.tokens
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, init=False)
 class Step:
     """One forward pass, and how often it may repeat unchanged.
 
@@ -107,13 +113,31 @@ class Step:
     before the step runs. `rows` are the decoding jobs, a live view that `commit` changes.
     """
 
-    decodes: int
-    context: int
-    chunks: tuple[Chunk, ...]
-    repeats: int
-    rows: KeysView[Job]
-    preempted: tuple[Job, ...] = ()
-    admitted: int = 0
+    decodes: Final[int]
+    context: Final[int]
+    chunks: Final[tuple[Chunk, ...]]
+    repeats: Final[int]
+    rows: Final[KeysView[Job]]
+    preempted: Final[tuple[Job, ...]]
+    admitted: Final[int]
+
+    def __init__(
+        self,
+        decodes: int,
+        context: int,
+        chunks: tuple[Chunk, ...],
+        repeats: int,
+        rows: KeysView[Job],
+        preempted: tuple[Job, ...] = (),
+        admitted: int = 0,
+    ) -> None:
+        self.decodes = decodes
+        self.context = context
+        self.chunks = chunks
+        self.repeats = repeats
+        self.rows = rows
+        self.preempted = preempted
+        self.admitted = admitted
 
     @property
     def prefill_tokens(self) -> int:

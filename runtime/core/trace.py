@@ -35,7 +35,7 @@ class RunRecord:
     machine: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class InferenceRecord:
     """One inference: when it was asked for, first scheduled, wrote its first token and ended, and on which device.
 
@@ -51,18 +51,56 @@ class InferenceRecord:
     prompt_tokens: int
     new_tokens: int
     submitted: float
-    scheduled: float | None = None
-    first_token: float | None = None
-    ended: float | None = None
-    end: End = "finished"
-    preemptions: int = 0
-    value: float | None = None
-    mean_logprob: float | None = None
-    answer: str | None = None
-    correct: bool | None = None
+    scheduled: float | None
+    first_token: float | None
+    ended: float | None
+    end: End
+    preemptions: int
+    value: float | None
+    mean_logprob: float | None
+    answer: str | None
+    correct: bool | None
+
+    def __init__(
+        self,
+        query: int,
+        model: str,
+        sample: int,
+        judge: bool,
+        device: str,
+        prompt_tokens: int,
+        new_tokens: int,
+        submitted: float,
+        scheduled: float | None = None,
+        first_token: float | None = None,
+        ended: float | None = None,
+        end: End = "finished",
+        preemptions: int = 0,
+        value: float | None = None,
+        mean_logprob: float | None = None,
+        answer: str | None = None,
+        correct: bool | None = None,
+    ) -> None:
+        self.query = query
+        self.model = model
+        self.sample = sample
+        self.judge = judge
+        self.device = device
+        self.prompt_tokens = prompt_tokens
+        self.new_tokens = new_tokens
+        self.submitted = submitted
+        self.scheduled = scheduled
+        self.first_token = first_token
+        self.ended = ended
+        self.end = end
+        self.preemptions = preemptions
+        self.value = value
+        self.mean_logprob = mean_logprob
+        self.answer = answer
+        self.correct = correct
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class QueryRecord:
     """One query: arrival, answer, and what it took.
 
@@ -73,21 +111,61 @@ class QueryRecord:
     query: int
     arrival: float
     prompt_tokens: int
-    answer_tokens: int = 0
-    first_token: float | None = None
-    ended: float | None = None
-    outcome: Outcome = "answered"
-    reason: str = ""
-    chosen: str | None = None
-    value: float | None = None
-    candidates: int = 0
-    total_tokens: int = 0
-    wasted_tokens: int = 0
-    barrier_wait: float = 0.0
-    degraded: bool = False
-    max_new_tokens: int = 0
-    prefix: tuple[int, ...] = ()
-    correct: bool | None = None
+    answer_tokens: int
+    first_token: float | None
+    ended: float | None
+    outcome: Outcome
+    reason: str
+    chosen: str | None
+    value: float | None
+    candidates: int
+    total_tokens: int
+    wasted_tokens: int
+    barrier_wait: float
+    degraded: bool
+    max_new_tokens: int
+    prefix: tuple[int, ...]
+    correct: bool | None
+
+    def __init__(
+        self,
+        query: int,
+        arrival: float,
+        prompt_tokens: int,
+        answer_tokens: int = 0,
+        first_token: float | None = None,
+        ended: float | None = None,
+        outcome: Outcome = "answered",
+        reason: str = "",
+        chosen: str | None = None,
+        value: float | None = None,
+        candidates: int = 0,
+        total_tokens: int = 0,
+        wasted_tokens: int = 0,
+        barrier_wait: float = 0.0,
+        degraded: bool = False,
+        max_new_tokens: int = 0,
+        prefix: tuple[int, ...] = (),
+        correct: bool | None = None,
+    ) -> None:
+        self.query = query
+        self.arrival = arrival
+        self.prompt_tokens = prompt_tokens
+        self.answer_tokens = answer_tokens
+        self.first_token = first_token
+        self.ended = ended
+        self.outcome = outcome
+        self.reason = reason
+        self.chosen = chosen
+        self.value = value
+        self.candidates = candidates
+        self.total_tokens = total_tokens
+        self.wasted_tokens = wasted_tokens
+        self.barrier_wait = barrier_wait
+        self.degraded = degraded
+        self.max_new_tokens = max_new_tokens
+        self.prefix = prefix
+        self.correct = correct
 
     @property
     def latency(self) -> float | None:

@@ -105,8 +105,8 @@ class Layers:
         curve = self._curves.get(rows)
         if curve is None:
             curve = self._curves[rows] = self.attention.over_context(rows)
-        seconds, slope, until = curve.line(context)
-        return Line(self._others(rows, rows) + self.layers * seconds, self.layers * slope, until)
+        line = curve.line(context)
+        return Line(self._others(rows, rows) + self.layers * line.seconds, self.layers * line.slope, line.until)
 
     def mixed(self, rows: int, context: int, chunks: Sequence[Chunk]) -> float:
         tokens = sum(chunk.tokens for chunk in chunks)

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, inf, sqrt
-from typing import NamedTuple, Protocol
+from typing import Final, Protocol
 
 from octavo.runtime.core.scheduler import Chunk
 
 
-class Line(NamedTuple):
+class Line:
     """Seconds of a decode step, seconds more per KV token read, and up to how much context that holds."""
 
-    seconds: float
-    slope: float
-    until: float = inf
+    __slots__ = ("seconds", "slope", "until")
+
+    def __init__(self, seconds: float, slope: float, until: float = inf) -> None:
+        self.seconds: Final = seconds
+        self.slope: Final = slope
+        self.until: Final = until
 
 
 class LatencyModel(Protocol):

@@ -85,8 +85,8 @@ class Silicon:
         curve = self._curves.get(rows)
         if curve is None:
             curve = self._curves[rows] = self._over_context(rows)
-        seconds, slope, until = curve.line(context)
-        return Line(self._others(rows, rows, rows) + seconds, slope, until)
+        line = curve.line(context)
+        return Line(self._others(rows, rows, rows) + line.seconds, line.slope, line.until)
 
     def mixed(self, rows: int, context: int, chunks: Sequence[Chunk]) -> float:
         tokens = sum(chunk.tokens for chunk in chunks)

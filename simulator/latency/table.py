@@ -79,8 +79,8 @@ class Table:
 
     def decode(self, rows: int, context: int) -> Line:
         curve = self._lines.get(rows) or self._lines.setdefault(rows, self._curve(rows))
-        seconds, slope, until = curve.line(context)
-        return Line(seconds + self.fixed, slope, until)
+        line = curve.line(context)
+        return Line(line.seconds + self.fixed, line.slope, line.until)
 
     def mixed(self, rows: int, context: int, chunks: Sequence[Chunk]) -> float:
         prefill = self.prefill(sum(c.tokens for c in chunks), len(chunks), *_attended(chunks))
