@@ -337,9 +337,10 @@ class Octavo:
         return source
 
     def _noted(self, most: int | None) -> int | None:
-        limit = self.vocabulary.size if self._columns is None else self._columns
-        if most is not None and not 0 <= most <= limit:
-            raise ConfigError(f"top_logprobs: must be in [0, {limit}], got {most}")
+        if most is not None:
+            limit = self.vocabulary.size if self._columns is None else self._columns
+            if not 0 <= most <= limit:
+                raise ConfigError(f"top_logprobs: must be in [0, {limit}], got {most}")
         return most
 
     @property

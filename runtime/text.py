@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -63,16 +64,18 @@ class Vocabulary:
         """A conversation as the model wants it, ready for its answer. Raises ConfigError without a template."""
         if self._template is None:
             raise ConfigError("chat: the bundle's tokenizer has no chat template; give a plain prompt")
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
         special = {key: _plain(value) for key, value in self._config.items() if key.endswith("_token")}
         try:
-            text = environment.from_string(self._template).render(
-                messages=list(messages), add_generation_prompt=True, **special
-            )
+            text = self._compiled.render(messages=list(messages), add_generation_prompt=True, **special)
         except Exception as error:  # a template is a stranger's program
             raise ConfigError(f"chat: the bundle's chat template failed: {error}") from None
         return self.encode(text, special=False)
+
+    @cached_property
+    def _compiled(self) -> Template:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _refuse
+        return environment.from_string(self._template or "")
 
 
 class Growing:

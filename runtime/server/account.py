@@ -43,7 +43,8 @@ class Account:
             self.first_text()
             choices = (self._asked and self._asked.n) or 1
             self._metrics.answered(self.seconds, choices, answered)
-            self._log(200, first_text=self._first, **deliberation(answered).model_dump())
+            engine = round(answered.result.seconds, 6)
+            self._log(200, first_text=self._first, engine_seconds=engine, **deliberation(answered).model_dump())
 
     def refused(self, refusal: Refusal) -> None:
         if self._ends():

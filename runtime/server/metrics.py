@@ -26,6 +26,8 @@ LATENCY = (
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
 CHOICES = (1, 2, 5, 10, 20)
+TOKENS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
+GATEWAY = (0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.5)  # octavo's own
 
 
 class Metrics:
@@ -38,6 +40,7 @@ class Metrics:
         self._success = self._counter("request_success", "Answers returned.", "finished_reason")
         self._prompt = self._counter("prompt_tokens", "Tokens of prompts, once per query.")
         self._generation = self._counter("generation_tokens", "New tokens of all candidates.")
+        self._preemptions = self._counter("num_preemptions", "Times that an inference gave up its memory for others.")
         self._candidates = self._counter("candidates", "Inferences of experts, by how they ended.", "expert", "outcome")
         first, latency = FIRST_TOKEN, LATENCY
         self.first = self._histogram("time_to_first_token_seconds", "Till the answer's first text was there.", first)
@@ -48,6 +51,10 @@ class Metrics:
         self._decode = self._histogram("request_decode_time_seconds", "Of an inference, after its prompt.", latency)
         self._token = self._histogram("time_per_output_token_seconds", "Between two tokens of one text.", PER_TOKEN)
         self._candidate = self._histogram("candidate_latency_seconds", "Of a finished candidate.", latency, "expert")
+        self._inference = self._histogram("request_inference_time_seconds", "Of an inference, computed.", latency)
+        self._asked_tokens = self._histogram("request_prompt_tokens", "Tokens of a query's prompt.", TOKENS)
+        self._given_tokens = self._histogram("request_generation_tokens", "Tokens of a query's answer.", TOKENS)
+        self._gateway = self._histogram("gateway_seconds", "Of an answered request, outside the engine.", GATEWAY)
         self._barrier = self._histogram("barrier_wait_seconds", "From the median candidate to the last.", first)
         self._value = self._histogram("value_seconds", "Of one candidate's judging.", first)
 
@@ -56,6 +63,7 @@ class Metrics:
         self._outcomes.labels("degraded" if answered.result.degraded else "answered").inc()
         self._whole.observe(seconds)
         self._n.observe(choices)
+        self._gateway.observe(max(0.0, seconds - answered.result.seconds))
         for reply in returned(answered, choices):
             self._success.labels(reply.finish).inc()
 
@@ -69,9 +77,12 @@ class Metrics:
         self._generation.inc(query.total_tokens)
         if query.chosen is not None:
             self._barrier.observe(query.barrier_wait)
+            self._asked_tokens.observe(query.prompt_tokens)
+            self._given_tokens.observe(query.answer_tokens)
         for each in inferences:
             if not each.judge:
                 self._candidates.labels(each.model, each.end).inc()
+                self._preemptions.inc(each.preemptions)
             if each.end == "finished":
                 self._finished(each)
 
@@ -83,6 +94,7 @@ class Metrics:
             return
         self._candidate.labels(each.model).observe(each.ended - each.submitted)
         self._queue.observe(each.scheduled - each.submitted)
+        self._inference.observe(each.ended - each.scheduled)
         if each.first_token is not None:
             self._prefill.observe(each.first_token - each.scheduled)
             self._decode.observe(each.ended - each.first_token)

@@ -23,9 +23,14 @@ KEY = "a-key-for-this-check"
 PROMPT, ANSWER, STREAMS = 20, 8, 2  # tokens, tokens, queries at once
 
 
-def run(*command: str, **environment: str) -> str:
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # guidellm wants it said; AIPerf then finds no folder
+
+
+def run(*command: str, offline: bool = False) -> str:
     """What a program printed. Raises SystemExit where it failed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    kept = {key: value for key, value in os.environ.items() if key not in OFFLINE}
+    environment = kept | dict.fromkeys(OFFLINE if offline else (), "1")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{Path(command[0]).name} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout.strip()
@@ -37,7 +42,7 @@ def with_openai(python: str, bundle: Path) -> str:
 
 
 def with_guidellm(program: str, bundle: Path, queries: int) -> str:
-    with serving(bundle) as url, tempfile.TemporaryDirectory() as folder:
+    with serving(bundle, deadline=600) as url, tempfile.TemporaryDirectory() as folder:
         run(
             *(program, "run", "--disable-console-interactive"),
             *("--backend", f"kind=openai_http,target={url}"),
@@ -46,7 +51,7 @@ def with_guidellm(program: str, bundle: Path, queries: int) -> str:
             *("--constraint", f"kind=max_requests,count={queries}"),
             *("--data", f"kind=synthetic_text,prompt_tokens={PROMPT},output_tokens={ANSWER}"),
             *("--output", f"kind=json,path={folder}"),
-            HF_HUB_OFFLINE="1",
+            offline=True,
         )
         found = json.loads((Path(folder) / "benchmarks.json").read_text())
     metrics = found["benchmarks"][0]["metrics"]
@@ -60,14 +65,13 @@ def with_guidellm(program: str, bundle: Path, queries: int) -> str:
 
 
 def with_aiperf(program: str, bundle: Path, queries: int) -> str:
-    with serving(bundle) as url, tempfile.TemporaryDirectory() as folder:
+    with serving(bundle, deadline=600) as url, tempfile.TemporaryDirectory() as folder:
         run(
             *(program, "profile", "--model", "octavo", "--url", url, "--endpoint-type", "chat", "--streaming"),
             *("--tokenizer", str(tokenizer(bundle)), "--ui", "none", "--output-artifact-dir", folder),
             *("--request-count", str(queries), "--concurrency", str(STREAMS)),
             *("--isl", str(PROMPT), "--osl", str(ANSWER)),
             *("--extra-inputs", "ignore_eos:true", "--extra-inputs", f"min_tokens:{ANSWER}"),
-            HF_HUB_OFFLINE="0",  # with 1 it does not find a tokenizer in a folder
         )
         lines = (Path(folder) / "profile_export.jsonl").read_text().splitlines()
         found = json.loads((Path(folder) / "profile_export_aiperf.json").read_text())

@@ -20,8 +20,8 @@ serve(Path(sys.argv[1]), ServerSettings(port=0, **json.loads(sys.argv[2])))
 
 
 @contextmanager
-def serving(bundle: Path, **settings: object) -> Iterator[str]:
-    """The URL of a server; raises where it does not end in order."""
+def serving(bundle: Path, heard: list[str] | None = None, **settings: object) -> Iterator[str]:
+    """The URL of a server; raises where it does not end in order. `heard` gets what it logs."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(bundle), json.dumps(settings)], stderr=subprocess.PIPE, text=True
     )
@@ -30,7 +30,15 @@ def serving(bundle: Path, **settings: object) -> Iterator[str]:
     if '"listening"' not in first:
         raise SystemExit(first + process.stderr.read())
     defects: list[str] = []
-    reader = threading.Thread(target=lambda: defects.extend(x for x in process.stderr or () if '"traceback"' in x))
+
+    def read() -> None:
+        for line in process.stderr or ():
+            if heard is not None:
+                heard.append(line)
+            if '"traceback"' in line:
+                defects.append(line)
+
+    reader = threading.Thread(target=read)
     reader.start()
     try:
         yield f"http://127.0.0.1:{json.loads(first)['port']}"

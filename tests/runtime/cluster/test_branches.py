@@ -62,7 +62,18 @@ def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
 
 def told(result: Result) -> list[tuple[object, ...]]:
     return [
-        (r.expert, r.sample, r.text, r.new_tokens, pytest.approx(r.mean_logprob), pytest.approx(r.value), r.chosen)
+        (
+            *(
+                r.expert,
+                r.sample,
+                r.text,
+                r.new_tokens,
+                pytest.approx(r.mean_logprob),
+                pytest.approx(r.value),
+                r.chosen,
+            ),
+            *(piece.bytes for piece in r.pieces),
+        )
         for r in result.candidates
     ]
 
@@ -73,6 +84,13 @@ def told(result: Result) -> list[tuple[object, ...]]:
         {},
         {"policy": "majority", "stop": ("e", "7"), "label": lambda text: "all agree"},
         {"policy": "pruned", "settings": {"after_tokens": 4}},
+        {
+            "policy": "pruned",
+            "settings": {"after_tokens": 2},
+            "grammar": {"enum": ["left", "right"]},
+            "top_logprobs": 2,
+        },
+        {"min_tokens": 12, "top_logprobs": 0},
         {"policy": "cascade", "settings": {"accept_at": 1.0}},
         {"policy": "single", "temperature": 0.0},
         {"policy": "filtered", "verify": lambda text: "a" in text},

@@ -12,7 +12,22 @@ from octavo.profiles.errors import ConfigError
 from octavo.runtime.server.settings import ServerSettings, is_loopback, read_keys
 
 KEYS = ("first-key-of-two", "second-key-of-two")
-PATHS = ("/v1/models", "/v1/models/octavo", "/ready", "/metrics", "/openapi.json", "/nothing", "/", "/health/x")
+PATHS = (
+    "/docs",
+    "/redoc",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/health/",
+    "//health",
+    "/v1/models",
+    "/v1/models/octavo",
+    "/ready",
+    "/metrics",
+    "/openapi.json",
+    "/nothing",
+    "/",
+    "/health/x",
+)
 
 
 def test_every_path_but_health_needs_a_key(serve: Any) -> None:
@@ -26,6 +41,28 @@ def test_every_path_but_health_needs_a_key(serve: Any) -> None:
             assert httpx.get(up.url + "/ready", headers={"authorization": sent.encode("latin-1")}).status_code == 401
         for key in KEYS:
             assert httpx.get(up.url + "/ready", headers={"authorization": f"Bearer {key}"}).status_code == 200
+
+
+def test_every_key_is_compared_in_constant_time_whichever_is_sent(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from octavo.runtime.server import guard
+
+    compared: list[tuple[bytes, bytes]] = []
+    right = guard.hmac.compare_digest
+
+    def compare(sent: bytes, key: bytes) -> bool:
+        compared.append((sent, key))
+        return right(sent, key)
+
+    with serve(api_keys=KEYS) as up, monkeypatch.context() as patch:
+        patch.setattr(guard.hmac, "compare_digest", compare)
+        for sent in (*KEYS, "wrong"):
+            httpx.get(up.url + "/ready", headers={"authorization": f"Bearer {sent}"})
+    assert compared == [(sent.encode(), key.encode()) for sent in (*KEYS, "wrong") for key in KEYS]
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect", "/favicon.ico", "/v2/health/live"])
+def test_there_is_nothing_to_click_on(server: Any, path: str) -> None:
+    assert httpx.get(server.url + path).status_code == 404
 
 
 def test_with_a_key_any_host_name_will_do(serve: Any) -> None:

@@ -50,6 +50,11 @@ def test_metrics_count_queries_candidates_and_tokens(serve: Any) -> None:
         assert seen["octavo_candidates_total,expert=expert-0,outcome=finished"] == 6
         assert seen["octavo_candidate_latency_seconds_count,expert=expert-1"] == 6
         assert seen["octavo_value_seconds_count"] == 12
+        for name in ("request_queue_time", "request_prefill_time", "request_decode_time", "request_inference_time"):
+            assert seen[f"octavo_{name}_seconds_count"] == 12
+        assert seen["octavo_request_generation_tokens_sum"] == sum(each["usage"]["completion_tokens"] for each in got)
+        assert seen["octavo_request_prompt_tokens_count"] == seen["octavo_gateway_seconds_count"] == 3
+        assert seen["octavo_num_preemptions_total"] == 0
         for name in ("barrier_wait_seconds", "e2e_request_latency_seconds", "time_to_first_token_seconds"):
             assert seen[f"octavo_{name}_count"] == 3
         assert seen["octavo_num_requests_running"] == seen["octavo_queued_tokens"] == 0
