@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from octavo.cli import main
 from octavo.profiles.errors import MachineError
 from octavo.profiles.manifest import read_manifest
 from octavo.runtime.local import Octavo
@@ -86,3 +88,16 @@ def test_only_new_memory_is_moved() -> None:
     assert list(beyond([(5, 12), (15, 35), (50, 60)], known)) == [(5, 10), (20, 30), (50, 60)]
     assert list(beyond([(12, 18)], known)) == []
     assert list(beyond([(0, 100)], known)) == [(0, 10), (20, 30), (40, 100)]
+
+
+def test_the_command_line_deals_models_out_to_devices(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same answers on one device, on two, and from kept weights; a wrong device is named."""
+    told = []
+    for more in ([], ["--devices", "cpu:0"], ["--devices", "cpu:0, cpu:1", "--threads", "1"], ["--prepack"]):
+        asked = ["ask", str(bundle), "mids 52917340:", "--temperature", "0", "--max-new-tokens", "6", "--json"]
+        assert main([*asked, *more]) == 0
+        found = json.loads(capsys.readouterr().out)
+        told.append([(each["expert"], each["text"]) for each in found["candidates"]])
+    assert told[1:] == told[:1] * 3
+    assert main(["ask", str(bundle), "a", "--devices", "cuda:0,cpu:0", "--provider", "cpu"]) == 2
+    assert "cuda:0 does not run CPUExecutionProvider" in " ".join(capsys.readouterr().err.split())
