@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= runtime,serve,cluster,grammar,otel,export,dev
 INSTALLED := $(VENV)/.installed
+COMPILE = OCTAVO_COMPILE=1 $(BIN)/python setup.py -q build_ext --inplace --parallel 2
 
 .PHONY: setup demo test lint types docs gpu compile plain clean
 
@@ -31,12 +32,13 @@ types: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py
 
-# Optional: the same source of core and simulator, compiled; simulations run about three times as fast. `make plain` undoes it.
+# The same source of core and simulator, compiled by mypyc: simulations run three to four times as fast, with the same
+# answers. Again after a change, else the source runs. `make plain` undoes it.
 compile: $(INSTALLED)
-	OCTAVO_COMPILE=1 $(BIN)/python setup.py -q build_ext --inplace
+	$(COMPILE)
 
 plain:
-	rm -f runtime/core/*.so simulator/*.so simulator/latency/*.so
+	rm -f runtime/core/*.so simulator/*.so simulator/latency/*.so .compiled.json
 
 gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m gpu tests/gpu
