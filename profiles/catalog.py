@@ -9,9 +9,10 @@ from pydantic import BaseModel
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.fact import Fact
-from octavo.profiles.find import KINDS, built_in, kind_of, named, user_folder
+from octavo.profiles.find import KINDS, MEASURED, built_in, kind_of, named, user_folder
 from octavo.profiles.load import (
     load_hardware,
+    load_latency,
     load_link,
     load_model,
     load_price,
@@ -27,6 +28,7 @@ LOADERS: Mapping[str, Callable[[str], BaseModel]] = {
     "prices": load_price,
     "workloads": load_workload,
     "scenarios": load_scenario,
+    MEASURED: load_latency,
 }
 
 
@@ -36,10 +38,16 @@ def list_profiles(kind: str) -> list[Data]:
     packaged = built_in(kind)
     rows = []
     for name, path in named(kind).items():
-        description = str(read_data(path, str(path)).get("description", ""))
+        data = read_data(path, str(path))
+        description = str(data.get("description") or (_measured(data) if kind == MEASURED else ""))
         ours = packaged.joinpath(path.name) == path
         rows.append({"name": name, "description": description, "origin": "built-in" if ours else str(path)})
     return rows
+
+
+def _measured(data: Data) -> str:
+    """What was measured, where and when."""
+    return f"{data.get('model')} on {data.get('hardware')}, measured {str(data.get('measured_on'))[:10]}"
 
 
 def show_profile(kind: str, name: str) -> Data:
@@ -62,7 +70,7 @@ def add_profile(kind: str, path: Path | str, *, replace: bool = False) -> Path:
 
 def check_profiles(kind: str | None = None) -> list[str]:
     """A line for every profile that doesn't load and every number that has no source; empty when all is well."""
-    return [line for each in ([kind_of(kind)] if kind else KINDS) for line in _problems(each)]
+    return [line for each in ([kind_of(kind)] if kind else (*KINDS, MEASURED)) for line in _problems(each)]
 
 
 def _problems(kind: str) -> Iterator[str]:

@@ -14,6 +14,8 @@ from octavo.profiles.problems import suggest
 from octavo.profiles.read import Data, read_data
 
 KINDS = ("hardware", "models", "links", "prices", "workloads", "scenarios")
+MEASURED = "latency"
+"""The kind of what `octavo measure` writes, beside the facts."""
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -31,9 +33,9 @@ def built_in(kind: str) -> Traversable:
 
 def kind_of(word: str) -> str:
     """The kind that a word means: `model` and `models` alike. Raises ConfigError."""
-    found = word if word in KINDS else f"{word}s"
-    if found not in KINDS:
-        raise ConfigError(f"{word!r} is no kind of profile -> {suggest(word, KINDS)}")
+    found = word if word in (*KINDS, MEASURED) else f"{word}s"
+    if found not in (*KINDS, MEASURED):
+        raise ConfigError(f"{word!r} is no kind of profile -> {suggest(word, (*KINDS, MEASURED))}")
     return found
 
 

@@ -59,6 +59,18 @@ class LatencyProfile(_Facts):
     residuals: dict[str, float] = Field(default_factory=dict, description="of that fit: mape, p90, worst")
 
 
+class FittedLatency(BaseModel):
+    """What was fitted to many machines, its relative error on what was not in the fit, and the source."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    description: str = ""
+    error: float = Field(gt=0)
+    source: str = Field(min_length=3)
+    date: str
+
+
 def read_latency(path: Path) -> LatencyProfile:
     """A latency profile from a JSON file. Raises ConfigError naming the file and each wrong key."""
     try:

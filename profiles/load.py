@@ -9,6 +9,7 @@ from typing import Any
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.find import find
 from octavo.profiles.hardware import Hardware
+from octavo.profiles.latency import FittedLatency, LatencyProfile
 from octavo.profiles.link import Link
 from octavo.profiles.model import Model
 from octavo.profiles.price import Price
@@ -38,6 +39,12 @@ def load_price(name: str) -> Price:
 
 def load_workload(name: str) -> Workload:
     return validate(Workload, expand("workloads", name), name)
+
+
+def load_latency(name: str) -> LatencyProfile | FittedLatency:
+    """Step times that were measured, or coefficients that were fitted."""
+    data = {"name": name, **read_data(find("latency", name), name)}
+    return validate(LatencyProfile, data, name) if "steps" in data else validate(FittedLatency, data, name)
 
 
 def load_scenario(name: str | Path, overrides: Iterable[str] = ()) -> Scenario:

@@ -11,18 +11,19 @@ from octavo import terminal
 from octavo.options import Json
 
 app = typer.Typer(
-    help="Facts with their sources: hardware, models, links, prices, workloads, scenarios.", no_args_is_help=True
+    help="Facts with their sources: hardware, models, links, prices, workloads, scenarios, measured latency.",
+    no_args_is_help=True,
 )
-Kind = Annotated[str, typer.Argument(help="hardware, models, links, prices, workloads or scenarios.")]
+Kind = Annotated[str, typer.Argument(help="hardware, models, links, prices, workloads, scenarios or latency.")]
 
 
 @app.command("list")
 def _list(kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = None, json: Json = False) -> None:
     """List the profiles there are: built-in ones, and your own, which go before them."""
     from octavo.profiles import list_profiles
-    from octavo.profiles.find import KINDS
+    from octavo.profiles.find import KINDS, MEASURED
 
-    found = {each: list_profiles(each) for each in ([kind] if kind else KINDS)}
+    found = {each: list_profiles(each) for each in ([kind] if kind else (*KINDS, MEASURED))}
     if json:
         terminal.dump(found)
         return

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from octavo.profiles.errors import ConfigError
-from octavo.profiles.find import find
+from octavo.profiles.find import find, named
 from octavo.profiles.fleet import Placement
 from octavo.profiles.latency import LatencyProfile, read_latency
 from octavo.profiles.read import read_data
@@ -44,7 +44,8 @@ def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int =
 
 @lru_cache(maxsize=32)
 def _read(file: str) -> LatencyProfile:
-    return read_latency(Path(file))
+    own = named("latency").get(file)
+    return read_latency(Path(str(own)) if own and not Path(file).exists() else Path(file))
 
 
 @lru_cache(maxsize=32)

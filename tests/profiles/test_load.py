@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from octavo.profiles import (
     scenario_schema,
 )
 from octavo.profiles.load import resolve
+from octavo.simulator.latency.choose import choose
 
 SCENARIOS = [row["name"] for row in list_profiles("scenarios")]
 
@@ -154,3 +156,18 @@ def test_importing_the_errors_does_not_import_pydantic() -> None:
     code = "import sys, octavo.profiles.errors; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "pydantic" not in loaded
+
+
+def test_a_measured_machine_is_added_and_used_by_its_name(own_profiles: Path, tmp_path: Path) -> None:
+    step = {"decodes": 1, "context": 10, "prefill_tokens": 0, "prefill_rows": 0, "seconds": 0.01}
+    facts = {"name": "desk", "model": "small", "hardware": "cpu", "provider": "cpu", "precision": "fp32", "threads": 1}
+    facts |= {"measured_on": "2025-01-01", "machine": {}, "steps": [step]}
+    path = tmp_path / "desk.json"
+    path.write_text(json.dumps(facts))
+    assert add_profile("latency", path) == own_profiles / "latency" / "desk.json"
+    assert {row["name"]: row["description"] for row in list_profiles("latency")}["desk"].startswith("small on cpu")
+    scenario = load_scenario("single-box", ["latency=table:desk"])
+    assert choose(scenario, scenario.fleet.placement[0], "expert-1").decode(1, 10).seconds == pytest.approx(0.01)
+    path.write_text(json.dumps({**facts, "steps": []}))
+    with pytest.raises(ConfigError, match="steps"):
+        add_profile("latency", path, replace=True)
