@@ -25,6 +25,7 @@ class Player:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.disable_prepacking", "1")  # a packed copy would double the memory
         self._session = open_session(bundle, weights, options, ["CPUExecutionProvider"])
         self._adapter = adapter
         self._output = graph.outputs[0].name

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,11 @@ class Reference:
         self._head = head
 
     def close(self) -> None:
-        """Let go of the model's memory."""
+        """Let go of the model's memory, and let the allocator give it back."""
         self._model = None
+        gc.collect()
+        with suppress(OSError, AttributeError):  # glibc's; other allocators have no such call
+            ctypes.CDLL(None).malloc_trim(0)
 
     def outputs(self, ids: Array) -> Array:
         """Logits [sequence, vocab], or the value model's logit [sequence, 1], of every position of one sequence."""

@@ -47,6 +47,8 @@ def make_checkpoint(folder: Path, size: str, seed: int) -> int:
     import ml_dtypes
     import numpy as np
     from safetensors.numpy import save_file
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
 
     shape = SIZES[size]
     vocabulary, inner = (4096, 688) if size == "6m" else (32000, shape["hidden_size"] * 8 // 3 // 16 * 16)
@@ -61,6 +63,8 @@ def make_checkpoint(folder: Path, size: str, seed: int) -> int:
     }
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
+    Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     random = np.random.default_rng(seed)
     hidden, narrow = (
         shape["hidden_size"],
@@ -106,6 +110,12 @@ def measured(command: list[str]) -> dict[str, float]:
     return figures
 
 
+def genai(python: str, folder: Path, out: Path, precision: str) -> list[str]:
+    """onnxruntime-genai's model builder, which needs an environment of its own."""
+    builder = [python, "-m", "onnxruntime_genai.models.builder", "-i", str(folder), "-o", str(out), "-e", "cpu"]
+    return [*builder, "-p", precision, "-c", str(out.with_name("cache"))]
+
+
 def candidates(folders: list[Path], out: Path, precision: str, optimum: bool) -> dict[str, Callable[[], list[str]]]:
     def ours(experts: list[Path], verify: bool) -> Callable[[], list[str]]:
         return lambda: [sys.executable, "-c", EXPORT, *map(str, experts), str(out), str(verify), precision]
@@ -137,12 +147,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-optimum", action="store_true")
     parser.add_argument("--no-parity", action="store_true")
+    parser.add_argument("--genai-python", help="a Python that has onnxruntime-genai, torch and transformers")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="octavo-bench-") as name:
         folder = Path(name)
         experts = [folder / f"expert-{index}" for index in range(arguments.experts)]
         sizes = [make_checkpoint(path, arguments.size, seed) for seed, path in enumerate(experts)]
         found = candidates(experts, folder / "out", arguments.precision, not arguments.no_optimum)
+        if arguments.genai_python:
+            command = genai(arguments.genai_python, experts[0], folder / "out", arguments.precision)
+            found["onnxruntime-genai, 1 expert"] = lambda: command
         chosen = {name: make for name, make in found.items() if not (arguments.no_parity and "parity" in name)}
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
         for _ in range(arguments.rounds):
