@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= runtime,serve,cluster,grammar,otel,export,dev
+EXTRAS ?= runtime,serve,cluster,studio,grammar,otel,export,dev
 INSTALLED := $(VENV)/.installed
 COMPILE = OCTAVO_COMPILE=1 $(BIN)/python setup.py -q build_ext --inplace --parallel 2
 
-.PHONY: setup demo test lint types docs gpu compile plain clean
+.PHONY: setup demo test laws lint types docs gpu compile plain clean
 
 setup: $(INSTALLED)
 
@@ -21,6 +21,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -q
+
+# The laws of docs/laws.md, each on a thousand random scenarios rather than on tens.
+laws: $(INSTALLED)
+	OCTAVO_LAWS=1000 $(BIN)/python -m pytest -n 2 -q tests/laws
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

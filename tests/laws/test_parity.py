@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import plain, world
+from worlds import examples, plain, world
 
 from octavo.runtime.core.council import Council, Motion
 from octavo.runtime.core.query import Candidate, Inference, Query, Score
@@ -121,7 +121,7 @@ class PlainDriver:
             self.answers.append((query.id, f"{chosen.model}/{chosen.sample}" if chosen else None))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_simulator_takes_the_steps_of_the_plain_driver(seed: int) -> None:
     ready, literal = (world(seed, of=plain(seed)) for _ in range(2))

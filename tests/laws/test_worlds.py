@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import POLICIES, feed_forward, scenario, world
+from worlds import POLICIES, examples, feed_forward, scenario, world
 
 from octavo.profiles import vary
 from octavo.runtime.core.trace import InferenceRecord, StepRecord, to_lines
@@ -24,7 +24,7 @@ def ran(seed: int, **options: object) -> Prepared:
     return ready
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(SEEDS)
 def test_everything_that_begins_ends_once_and_nothing_is_left(seed: int) -> None:
     ready = ran(seed)
@@ -43,7 +43,7 @@ def test_everything_that_begins_ends_once_and_nothing_is_left(seed: int) -> None
             assert lane.scheduler.kv.used == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(SEEDS)
 def test_nothing_happens_before_its_cause(seed: int) -> None:
     ready = ran(seed)
@@ -60,7 +60,7 @@ def test_nothing_happens_before_its_cause(seed: int) -> None:
         assert query.first_token is None or query.arrival <= query.first_token
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(SEEDS)
 def test_a_device_runs_one_step_at_a_time_and_its_tokens_add_up(seed: int) -> None:
     ready = ran(seed)
@@ -80,13 +80,13 @@ def test_a_device_runs_one_step_at_a_time_and_its_tokens_add_up(seed: int) -> No
         assert written <= told + len(finished)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(SEEDS)
 def test_leaps_and_single_steps_give_the_same_trace(seed: int) -> None:
     alike(ran(seed), ran(seed, leaps=False))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(SEEDS)
 def test_devices_simulated_apart_do_what_they_do_together(seed: int) -> None:
     made = feed_forward(seed)
@@ -132,7 +132,7 @@ def _expanded(steps: list[StepRecord]) -> Counter[tuple[str, int, int, int, int]
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(SEEDS)
 def test_the_same_seed_gives_the_same_bytes(seed: int) -> None:
     one, other = ran(seed), ran(seed)
@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_bytes(seed: int) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(SEEDS, st.sampled_from(POLICIES), st.sampled_from(POLICIES))
 def test_a_policy_shifts_neither_arrivals_nor_prompts(
     seed: int, one: dict[str, object], other: dict[str, object]
@@ -155,7 +155,7 @@ def test_a_policy_shifts_neither_arrivals_nor_prompts(
     assert asked[0] == asked[1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(SEEDS)
 def test_cost_is_device_seconds_times_price_and_energy_at_least_idle(seed: int) -> None:
     made = scenario(seed)

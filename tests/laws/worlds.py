@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 from functools import cache
 from typing import Any
 
 from octavo.profiles import Scenario, load_scenario, vary
 from octavo.simulator.run import Prepared, prepare
+
+
+def examples(usual: int) -> int:
+    """How many random scenarios a law is tried on: `make laws` asks for a thousand."""
+    return int(os.environ.get("OCTAVO_LAWS", usual))
+
 
 POLICIES: tuple[dict[str, Any], ...] = (
     {"name": "ensemble"},
