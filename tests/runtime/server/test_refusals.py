@@ -202,7 +202,7 @@ def test_a_web_page_cannot_ask_in_a_users_name(server: Any) -> None:
 
 def talk(server: Any, *sent: bytes, pause: float = 0.0) -> bytes:
     """What the server says on a raw connection before it closes it."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=1) as line:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=2) as line:
         heard = b""
         try:
             for part in sent:
