@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from statistics import mean, median
@@ -18,6 +19,7 @@ from octavo.profiles.errors import ConfigError
 from octavo.profiles.latency import LatencyProfile, StepTime
 from octavo.profiles.manifest import GraphEntry
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, to_lines
+from octavo.runtime.energy import Watch, find_meter
 from octavo.runtime.local import Octavo
 from octavo.runtime.machine import machine
 from octavo.runtime.overheads import Calibration, Overheads, Served
@@ -30,17 +32,34 @@ LOAD = 0.3  # of what the machine does when many are asked at once, where no rat
 
 
 @dataclass(frozen=True, slots=True)
+class Energy:
+    """Mean power, idle and while steps were timed; joules of the median step of a kind, at that power.
+
+    All are None where nothing counts energy, and `reason` says why.
+    """
+
+    source: str | None
+    reason: str | None
+    idle_watts: float | None
+    watts: float | None
+    joules_per_step: dict[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """Latency profiles, one for the decoders and one for the judge; the trace of the load that was served."""
 
     profiles: list[LatencyProfile]
     trace: list[Record]
     rate: float
+    energy: Energy
 
     def to_json(self) -> str:
         """The document that `octavo report` reads."""
         profiles = [json.loads(profile.model_dump_json()) for profile in self.profiles]
-        return json.dumps({"kind": "measure", "rate": self.rate, "profiles": profiles}, indent=2) + "\n"
+        energy = asdict(self.energy)
+        document = {"kind": "measure", "rate": self.rate, "profiles": profiles, "energy": energy}
+        return json.dumps(document, indent=2) + "\n"
 
 
 def measure(
@@ -62,8 +81,9 @@ def measure(
 
     The steps are timed for about `seconds`, on all devices at once and with the models of a device in turn, as the loop
     runs them. The load is `arrivals`, or `queries` prompts of the task file `prompts` arriving at random, `rate` a
-    second (None: half of what the machine can do); without either, none is served. `load` goes to `Octavo.load`. With
-    `out`, a folder, it writes latency-decoder.json, latency-judge.json, measure.json and trace.jsonl.
+    second (None: 0.3 of what the machine can do); without either, none is served. `load` goes to `Octavo.load`. With
+    `out`, a folder, it writes latency-HARDWARE-decoder.json and -judge.json in place of earlier ones, measure.json and
+    trace.jsonl.
 
     Raises ConfigError, BundleError or MachineError.
     """
@@ -74,7 +94,10 @@ def measure(
         limits = next(iter(octavo.placed.lanes[0].engines.values())).limits
         cells = grid(octavo.placed.context, limits.max_rows, octavo.ensemble.samples_per_expert, limits.max_step_tokens)
         lanes, value = octavo.placed.lanes, octavo.ensemble.value_model
+        meter = find_meter([lane.device for lane in lanes])
+        idle, running = meter.idle_watts() if meter.counter else None, Watch(meter)
         times = time_steps(lanes, octavo.loop.contents, value, cells, seconds, seed)
+        watts = running.watts()
         steps = {judge: times.step_times(judge=judge) for judge in (False, True)}
         fits = {judge: fitted(found) for judge, found in steps.items() if found}
         wanted = rate or 1.0
@@ -89,11 +112,22 @@ def measure(
         if calibration:
             calibration.serve(wanted)
         beside = calibration.overheads() if calibration else Overheads()
-        profiles = [_profile(octavo, judge, steps[judge], beside) for judge in fits]
-    found = Measurement(profiles, trace, wanted)
+        profiles = [_profile(octavo, judge, steps[judge], beside, watts) for judge in fits]
+    each = None if watts is None else joules(steps, watts / len(lanes))
+    found = Measurement(profiles, trace, wanted, Energy(meter.source, meter.reason, idle, watts, each))
     if out is not None:
         _write(out, found)
     return found
+
+
+def joules(steps: Mapping[bool, Sequence[StepTime]], watts: float) -> dict[str, float]:
+    """Of the median step of each kind, on one device that takes `watts`."""
+    kinds: dict[str, list[float]] = {}
+    for judge, found in steps.items():
+        for step in found:
+            kind = "value" if judge else "decode" if not step.prefill_tokens else "mixed" if step.decodes else "prefill"
+            kinds.setdefault(kind, []).append(step.seconds)
+    return {kind: watts * median(seconds) for kind, seconds in kinds.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +162,9 @@ def fitted(steps: Sequence[StepTime]) -> Fit:
     )
 
 
-def _profile(octavo: Octavo, judge: bool, bench: list[StepTime], beside: Overheads) -> LatencyProfile:
+def _profile(
+    octavo: Octavo, judge: bool, bench: list[StepTime], beside: Overheads, watts: float | None
+) -> LatencyProfile:
     manifest = octavo.manifest
     entry = manifest.value if judge and manifest.value else manifest.experts[0]
     graph: GraphEntry = manifest.graph(entry.weights[0].graph)
@@ -153,6 +189,7 @@ def _profile(octavo: Octavo, judge: bool, bench: list[StepTime], beside: Overhea
         weight_bytes=sum(files[path] for path in set(entry.weights[0].locations.values())),
         kv_bytes_per_token=graph.kv.bytes_per_token if graph.kv else 0,
         peak_memory_bytes=psutil.Process().memory_info().rss,
+        watts=watts,
         coefficients=fit.coefficients,
         residuals=fit.residuals,
     )
@@ -166,13 +203,22 @@ def _in_service(step: StepTime, served: Served) -> StepTime:
 def _write(out: Path, found: Measurement) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for earlier in out.glob("latency-*.json"):
+            earlier.unlink()
         for profile in found.profiles:
-            (out / f"latency-{profile.kind}.json").write_text(profile.model_dump_json(indent=2) + "\n")
+            (out / f"latency-{slug(profile.hardware)}-{profile.kind}.json").write_text(
+                profile.model_dump_json(indent=2) + "\n"
+            )
         if found.trace:
             (out / "trace.jsonl").write_text("".join(f"{line}\n" for line in to_lines(found.trace)))
         (out / "measure.json").write_text(found.to_json())
     except OSError as error:
         raise ConfigError(f"{out}: cannot write the measurement: {error.strerror}") from None
+
+
+def slug(name: str) -> str:
+    """A name as a part of a file's: amd-epyc-7763."""
+    return "-".join(re.findall(r"[a-z0-9.]+", name.lower().replace("(r)", "").replace("(tm)", ""))) or "machine"
 
 
 def summary(trace: Sequence[Record]) -> dict[str, float]:

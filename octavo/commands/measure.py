@@ -18,7 +18,7 @@ def measure(
     trace: Annotated[
         Path | None, typer.Option("--replay", help="Serve this load, recorded in Mooncake's form.")
     ] = None,
-    rate: Annotated[float | None, typer.Option(help="Queries a second; half of capacity by default.", min=0.0)] = None,
+    rate: Annotated[float | None, typer.Option(help="Queries a second; 0.3 of capacity by default.", min=0.0)] = None,
     queries: Annotated[int, typer.Option(help="How many.", min=1)] = 600,
     seconds: Annotated[float, typer.Option(help="How long to time steps.", min=0.1)] = 20.0,
     policy: Annotated[str | None, typer.Option(help="The bundle's own by default.")] = None,

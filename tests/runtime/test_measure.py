@@ -11,7 +11,7 @@ from octavo.profiles.errors import ConfigError
 from octavo.profiles.latency import StepTime, read_latency
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, RunRecord, from_lines
 from octavo.runtime.local import Octavo
-from octavo.runtime.measure import fitted, measure, summary
+from octavo.runtime.measure import fitted, joules, measure, slug, summary
 from octavo.runtime.replay import Arrival, poisson, read_mooncake, serve_load
 from octavo.runtime.steps import grid, time_steps
 
@@ -104,10 +104,25 @@ def test_a_measurement_writes_profiles_and_a_trace_that_can_be_read(bundle: Path
     tasks.write_text('{"prompt": "abc"}\n{"prompt": "mids 12:"}\n')
     out = tmp_path / "out"
     found = measure(bundle, prompts=tasks, queries=12, seconds=1.0, max_new_tokens=6, context=40, max_rows=8, out=out)
-    decoder, judge = (read_latency(out / f"latency-{kind}.json") for kind in ("decoder", "judge"))
+    decoder, judge = (read_latency(next(out.glob(f"latency-*-{kind}.json"))) for kind in ("decoder", "judge"))
     assert (decoder.kind, judge.kind) == ("decoder", "judge")
     assert decoder.weight_bytes > 0
+    assert (out / f"latency-{slug(decoder.hardware)}-decoder.json").is_file()
     assert decoder.concurrent == len(set(found.trace[0].devices))  # type: ignore[union-attr]
     trace = list(from_lines((out / "trace.jsonl").read_text().splitlines()))
     assert summary(trace) == summary(found.trace)
-    assert json.loads((out / "measure.json").read_text())["kind"] == "measure"
+    document = json.loads((out / "measure.json").read_text())
+    assert document["kind"] == "measure"
+    for profile in document["profiles"]:
+        assert set(profile["residuals"]) == {"mape", "p90", "worst"}
+        assert profile["peak_memory_bytes"] > 0
+        assert all(step["samples"] > 1 for step in profile["steps"])
+    energy = document["energy"]
+    assert (energy["watts"] is None) == (energy["source"] is None) == (energy["reason"] is not None)
+
+
+def test_a_step_costs_its_seconds_at_the_power_meanwhile() -> None:
+    step = StepTime(decodes=2, context=8, prefill_tokens=0, prefill_rows=0, seconds=0.5)
+    prefill = StepTime(decodes=0, context=0, prefill_tokens=8, prefill_rows=1, seconds=2.0)
+    found = joules({False: [step, prefill], True: [prefill]}, 10.0)
+    assert found == {"decode": 5.0, "prefill": 20.0, "value": 20.0}
