@@ -32,17 +32,29 @@ AMPLE = 4
 
 @dataclass(frozen=True)
 class Bracket:
-    """Fewest, likely and ample replicas per placement; `refused` says why the shape cannot do at all."""
+    """Fewest, likely and ample replicas per placement; `refused` says why the shape cannot do at all.
+
+    `misses_by` is how many times a target even a lone query takes, where that is why.
+    """
 
     shape: Shape
     low: tuple[int, ...] = ()
     guess: tuple[int, ...] = ()
     high: tuple[int, ...] = ()
     refused: str | None = None
+    misses_by: float = inf
 
     @property
     def start(self) -> Point:
         return Point(self.shape, self.guess)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a placement cannot do, and by how many times it misses a target, where it does."""
+
+    why: str
+    misses_by: float = inf
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Brackets:
     scenario: Scenario
     asked: Demand
     most_devices: int
-    _found: dict[str, tuple[int, int] | str] = field(default_factory=dict)
+    _found: dict[str, tuple[int, int] | Refusal] = field(default_factory=dict)
 
     def of(self, shape: Shape) -> Bracket:
         """Nothing is simulated."""
@@ -73,8 +85,8 @@ class Brackets:
             if key not in self._found:
                 self._found[key] = self._placement(shape, place)
             found = self._found[key]
-            if isinstance(found, str):
-                return Bracket(shape, refused=found)
+            if isinstance(found, Refusal):
+                return Bracket(shape, refused=found.why, misses_by=found.misses_by)
             pairs.append(found)
         most = tuple(max(1, self.most_devices // self.scenario.devices_of(place)) for place in shape.placements)
         high = tuple(min(AMPLE * guess + 2, top) for (_, guess), top in zip(pairs, most, strict=True))
@@ -83,15 +95,15 @@ class Brackets:
         guesses = tuple(min(guess, top) for (_, guess), top in zip(pairs, high, strict=True))
         return Bracket(shape, tuple(low for low, _ in pairs), guesses, high)
 
-    def _placement(self, shape: Shape, place: Placement) -> tuple[int, int] | str:
+    def _placement(self, shape: Shape, place: Placement) -> tuple[int, int] | Refusal:
         """Fewest and likely replicas, or why there is none."""
         start = Point(shape, (1,) * len(shape.placements)).applied(self.scenario)
         try:
             units = _units(start, place, self.asked)
         except ConfigError as error:
-            return str(error)
+            return Refusal(str(error))
         if slow := _too_slow(start, units, self.asked):
-            return f"{place.hardware} x{place.devices}: {slow}"
+            return Refusal(f"{place.hardware} x{place.devices}: {slow.why}", slow.misses_by)
         low = max(_fewest(start, unit, self.asked) for unit in units)
         most = max(low, self.most_devices // start.devices_of(place))
         return low, max(low, *(_likely(start, unit, self.asked, most) for unit in units))
@@ -240,7 +252,7 @@ def erlang_wait(servers: int, offered: float, hold: float, share: float = 0.95) 
     return 0.0 if waits <= 1 - share else log(waits / (1 - share)) * hold / (servers - offered)
 
 
-def _too_slow(scenario: Scenario, units: list[Unit], asked: Demand) -> str | None:
+def _too_slow(scenario: Scenario, units: list[Unit], asked: Demand) -> Refusal | None:
     """Which target even a lone query misses."""
     if not asked.certain:
         return None
@@ -251,7 +263,10 @@ def _too_slow(scenario: Scenario, units: list[Unit], asked: Demand) -> str | Non
         alone = np.max(np.array(columns), axis=0)
         for percent, target in ((50, targets.latency_p50), (95, targets.latency_p95), (99, targets.latency_p99)):
             if target is not None and (seconds := float(np.percentile(alone, percent))) > target:
-                return f"a query alone takes {seconds:.3g} s (p{percent}) of decoding, wanted {target:g}"
+                why = f"a query alone takes {seconds:.3g} s (p{percent}) of decoding, wanted {target:g}"
+                return Refusal(why, seconds / target)
         if targets.tpot_p95 is not None and max(steps.values()) > targets.tpot_p95:
-            return f"a token alone takes {max(steps.values()):.3g} s, wanted tpot_p95 {targets.tpot_p95:g}"
+            token = max(steps.values())
+            why = f"a token alone takes {token:.3g} s, wanted tpot_p95 {targets.tpot_p95:g}"
+            return Refusal(why, token / targets.tpot_p95)
     return None

@@ -116,8 +116,11 @@ class Line:
         """What stands against every fleet."""
         closest = self.closest
         if closest is None:
-            reasons = list(dict.fromkeys(each.refused for each in self.brackets if each.refused))
-            return "; ".join(str(reason).splitlines()[0] for reason in reasons[:2]) or "the space is empty"
+            nearest = min(self.brackets, key=lambda each: each.misses_by, default=None)
+            if nearest is None or nearest.refused is None:
+                return "the space is empty"
+            said = nearest.refused.splitlines()[0]
+            return said if nearest.misses_by == inf else f"the closest is {said}"
         fleet = words(closest, self.scenario)
         return f"the closest is {fleet} at {closest.usd_per_hour:.2f} USD/h: {failure(closest, self.scenario.targets)}"
 
