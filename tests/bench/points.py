@@ -82,7 +82,7 @@ def precision(row: dict[str, str]) -> Precision:
 
 
 def kv_precision(row: dict[str, str]) -> Precision:
-    """TensorRT-LLM takes it from the quantised checkpoints; the recipes for vLLM ask for it on Blackwell only."""
+    """TensorRT-LLM takes it from the quantised checkpoints; under vLLM it is assumed on Blackwell only."""
     small = row["backend"] == "trtllm" or (row["backend"] == "vllm" and row["system"] == "b200_sxm")
     return "fp8" if small and precision(row) != "bf16" else "bf16"
 
