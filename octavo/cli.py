@@ -22,6 +22,7 @@ from octavo.commands import (
     report,
     serve,
     simulate,
+    studio,
     train,
     train_value,
     validate,
@@ -81,6 +82,7 @@ app.command()(measure.measure)
 app.command()(simulate.simulate)
 app.command()(plan.plan)
 app.command()(serve.serve)
+app.command()(studio.studio)
 app.command()(validate.validate)
 app.command()(report.report)
 app.command()(demo.demo)

@@ -135,6 +135,7 @@ def _extra_with(module: str) -> str | None:
         "runtime": {"onnxruntime", "tokenizers", "jinja2", "psutil"},
         "serve": {"starlette", "uvicorn", "h11", "prometheus_client"},
         "cluster": {"ray"},
+        "studio": {"dash", "flask", "werkzeug"},
         "grammar": {"llguidance"},
         "otel": {"opentelemetry"},
         "export": {"torch", "onnx", "onnx_ir", "safetensors", "transformers", "optimum", "ml_dtypes"},

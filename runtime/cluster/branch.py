@@ -12,6 +12,7 @@ from typing import Any
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.manifest import Manifest, verify_bundle
 from octavo.runtime.cluster.errand import Errand, Grew, News, Times, inferences_of, news_of
+from octavo.runtime.cluster.layout import models_of
 from octavo.runtime.contents import Contents, Request
 from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import Deliberation, single
@@ -170,8 +171,7 @@ class _Relay:
 
 def narrowed(manifest: Manifest, models: Sequence[str]) -> Manifest:
     """The manifest with only these models. A value head that sits on the experts stays. Raises ConfigError."""
-    value = manifest.value
-    known = [*(expert.name for expert in manifest.experts), *([value.name] if value and value.weights else [])]
+    value, known = manifest.value, models_of(manifest)
     if not models:
         raise ConfigError(f"models: a branch needs at least one; {manifest.name} has {', '.join(known)}")
     if unknown := [model for model in models if model not in known]:
