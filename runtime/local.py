@@ -59,7 +59,8 @@ class Result:
     """The answer to a prompt, and every candidate that arrived, in the order of experts and samples.
 
     `new_tokens` are those of all candidates, `seconds` from the ask to the answer. `degraded` says that something was
-    lost or late on the way; `fallback` why another provider than the one asked for was used.
+    lost or late on the way; `fallback` why another provider than the one asked for was used; `layout` in how many lanes
+    of how many threads, and whether that was measured.
     """
 
     prompt: str
@@ -72,6 +73,7 @@ class Result:
     provider: str
     degraded: bool
     fallback: str | None = None
+    layout: str = ""
 
     @property
     def chosen(self) -> Reply:
@@ -179,9 +181,11 @@ class Octavo:
 
     @property
     def about(self) -> dict[str, str]:
-        """On which provider it runs, and why on another than the one asked for, where it does."""
+        """On which provider, lanes and threads it runs, and why on another provider than the one asked for."""
         choice = self.placed.choice
-        return {"provider": choice.provider} | ({"fallback": choice.fallback} if choice.fallback else {})
+        return {"provider": choice.provider, "layout": self.placed.layout} | (
+            {"fallback": choice.fallback} if choice.fallback else {}
+        )
 
     def ask(self, prompt: Prompt, **options: Any) -> Result:
         """One prompt, one answer.
@@ -277,6 +281,7 @@ class Octavo:
             devices={lane.device: list(lane.models) for lane in lanes},
             limits={name: limits_record(limits) for lane in lanes for name, limits in lane.limits.items()},
             min_candidates=ensemble.min_candidates,
+            machine=self.about,
         )
 
     # Inside.
@@ -401,6 +406,7 @@ class Octavo:
             self.provider,
             answer.degraded,
             self.placed.choice.fallback,
+            self.placed.layout,
         )
 
     def _finish(self, candidate: Candidate, written: Written) -> Finish:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from octavo.runtime.ort.engine import ExpertEngine
 from octavo.runtime.ort.providers import CPU, SHORT, Choice, choose_provider
 from octavo.runtime.ort.session import Device, Model, open_model
 from octavo.runtime.text import Vocabulary
+from octavo.runtime.trial import SMALLEST, Layout, layouts, quickest
 from octavo.runtime.trouble import told
 from octavo.runtime.value import ValueEngine, probability
 
@@ -33,12 +34,14 @@ MEMORY_SHARE = 0.4  # of the free memory, for all KV caches together
 class Placement:
     """How to run a bundle.
 
-    `devices` (cpu:0, cpu:1, cuda:0, ...) each get a thread, and models are dealt out to them in order; None: on the CPU
-    one per core, as far as there are models, else one GPU. `threads` are those of one model's call; None: what cores
-    are left to each device. `context` are the tokens that a sequence may hold, prompt and answer. `max_rows` and
-    `max_step_tokens` bound a batch. `kv_bytes` bounds the KV caches of all models together. Prompts share
-    the KV of equal beginnings in chunks of `prefix_tokens` (a multiple of 16; None: not at all). `prepack` keeps the
-    processor's form of the weights in the user's cache folder, where processes share it; `verify` checks its hashes.
+    `devices` (cpu:0, cpu:1, cuda:0, ...) each get a thread, and models are dealt out to them in order; None: one GPU,
+    or on the CPU one per core, as far as there are models, or a single one of all cores where a trial of large models
+    finds that faster (see `octavo.runtime.trial`). `threads` are those of one model's call; None: what cores are left
+    to each device. With either given nothing is tried. `context` are the tokens that a sequence may hold, prompt and
+    answer. `max_rows` and `max_step_tokens` bound a batch. `kv_bytes` bounds the KV caches of all models together.
+    Prompts share the KV of equal beginnings in chunks of `prefix_tokens` (a multiple of 16; None: not at all).
+    `prepack` keeps the processor's form of the weights in the user's cache folder, where processes share it; `verify`
+    checks its hashes.
     `cuda_graphs` records each decode call once and replays it, on one GPU: no other thread may call CUDA meanwhile.
     """
 
@@ -66,13 +69,22 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Open models on their lanes; `context` is the smallest of the models' limits and the one asked for."""
+    """Open models on their lanes; `context` is the smallest of the models' limits and the one asked for.
+
+    `measured` says that a trial chose the lanes.
+    """
 
     lanes: list[Lane]
     choice: Choice
     threads: int
     context: int
     prefix_tokens: int | None
+    measured: bool = False
+
+    @property
+    def layout(self) -> str:
+        """Lanes and threads in words."""
+        return f"{Layout(len(self.lanes), self.threads)}{', measured' * self.measured}"
 
 
 def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocabulary, contents: Contents) -> Placed:
@@ -83,18 +95,14 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
     weights |= {value.name: value.weights} if value else {}
     choice = choose_provider(targets(manifest, weights), wanted.provider, allow_fallback=wanted.allow_fallback)
     crews = sharing(manifest, weights)
-    devices = devices_for(choice.provider, wanted.devices, len(crews))
+    sessions = Sessions(bundle, manifest, weights, choice.provider, wanted)
+    tried = try_out(sessions, crews) if worth_a_trial(sessions, crews) else None
+    devices = devices_for(choice.provider, wanted.devices, tried.lanes if tried else len(crews))
     if wanted.cuda_graphs and (choice.provider == CPU or len(devices) > 1):
         raise ConfigError(f"cuda_graphs: they need one GPU, not {', '.join(map(str, devices))}")
     threads = wanted.threads or max(1, cores() // len(devices))
     opened = {
-        names: open_model(
-            *(bundle, manifest, names[0], weights[names[0]], choice.provider, device, threads),
-            allow_fallback=wanted.allow_fallback,
-            prepack=wanted.prepack,
-            capture=wanted.cuda_graphs,
-            verify=wanted.verify,
-        )
+        names: sessions.take(names[0], device, threads)
         for device, theirs in deal(crews, devices).items()
         for names in theirs
     }
@@ -107,7 +115,67 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
         with told(f"{names[0]}: its KV cache"):
             lanes[model.device] |= dict.fromkeys(names, engine_of(model, names))
     running = [Lane(str(device), engines) for device, engines in lanes.items()]
-    return Placed(running, choice, threads, context, wanted.prefix_tokens)
+    return Placed(running, choice, threads, context, wanted.prefix_tokens, tried is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """Opens models by name; what a trial has opened is taken, not opened again."""
+
+    bundle: Path
+    manifest: Manifest
+    weights: Mapping[str, Sequence[Weights]]
+    provider: str
+    wanted: Placement
+    tried: dict[tuple[str, Device, int], Model] = field(default_factory=dict)
+
+    def open(self, name: str, device: Device, threads: int) -> Model:
+        return open_model(
+            *(self.bundle, self.manifest, name, self.weights[name], self.provider, device, threads),
+            allow_fallback=self.wanted.allow_fallback,
+            prepack=self.wanted.prepack,
+            capture=self.wanted.cuda_graphs,
+            verify=self.wanted.verify,
+        )
+
+    def take(self, name: str, device: Device, threads: int) -> Model:
+        return self.tried.pop((name, device, threads), None) or self.open(name, device, threads)
+
+    def bytes(self, name: str) -> int:
+        """Of a model's weights on disk."""
+        files = {path for entry in self.weights[name] for path in entry.locations.values()}
+        return sum(entry.size for entry in self.manifest.files if entry.path in files)
+
+
+def worth_a_trial(sessions: Sessions, crews: Sequence[Names]) -> bool:
+    """Whether the lanes are ours to choose, there is a choice, and a model is large enough for it to matter."""
+    ours = sessions.provider == CPU and sessions.wanted.devices is None and sessions.wanted.threads is None
+    return ours and len(layouts(cores(), len(crews))) > 1 and sessions.bytes(crews[0][0]) >= SMALLEST
+
+
+def try_out(sessions: Sessions, crews: Sequence[Names]) -> Layout:
+    """The layout that suits the experts; a value model comes after them. Keeps what it opened of that layout."""
+    experts = {expert.name for expert in sessions.manifest.experts}
+
+    def open_(layout: Layout) -> list[Model]:
+        """The first expert of each lane that has any."""
+        dealt = deal(crews, [Device("cpu", index) for index in range(layout.lanes)])
+        firsts = {
+            device: next((name for name, *_ in theirs if name in experts), None) for device, theirs in dealt.items()
+        }
+        found = {
+            (name, device, layout.threads): sessions.open(name, device, layout.threads)
+            for device, name in firsts.items()
+            if name
+        }
+        sessions.tried.update(found)
+        return list(found.values())
+
+    models = sum(names[0] in experts for names in crews)
+    best = quickest(sessions.manifest, layouts(cores(), len(crews)), models, open_)
+    for key in [key for key in sessions.tried if key[2] != best.threads]:
+        del sessions.tried[key]
+    return best
 
 
 @dataclass(frozen=True, slots=True)
