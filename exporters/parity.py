@@ -13,14 +13,11 @@ import numpy as np
 from octavo.exporters.checkpoint import Array
 from octavo.exporters.player import Player, Told, greedy, play
 from octavo.exporters.reference import Reference
-from octavo.exporters.spec import Head
 from octavo.profiles.errors import GateError
 from octavo.profiles.manifest import Parity, Precision
 
-SEED = 1
 LEAST = 1e-3  # probability of all other tokens together; below it, its logarithm is rounding
 AT_ONCE = 16  # positions
-GREEDY = 24  # tokens that are written greedily and compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,51 +40,77 @@ TOLERANCES: dict[Precision, Tolerance] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What the original says: the sequences read, its outputs at every position, and its greedy continuation.
+class Task:
+    """What both models read, and how many tokens the exported one then writes greedily (none: 0).
+
+    `sequences` are token ids, [positions] each.
+    """
+
+    sequences: list[Array]
+    greedy: int
+
+    @property
+    def prompt(self) -> Array:
+        """What the greedy continuation follows."""
+        return self.sequences[0][: max(1, len(self.sequences[0]) // 2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What an exported graph says: its outputs at every position by name, [positions, ...], and what it wrote."""
+
+    told: Told
+    written: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What the original says: its outputs at every position, [positions, outputs].
 
     `scores` are the logits of a value head on its last hidden state, [positions], where there is one.
     """
 
-    reference: str
-    sequences: list[Array]
-    outputs: list[Array]
-    prompt: Array
-    continuation: Array
-    leads: Array
+    name: str
+    outputs: Array
     scores: Array | None = None
 
 
-def probe(
-    reference: Reference, name: str, head: Head, texts: list[Array], count: int, length: int, judge: Array | None = None
-) -> Probe:
-    """Ask the original. Without texts it reads `count` sequences of `length` tokens of its own, made ragged.
-
-    `judge` is a value head's weight, [1, hidden_size].
-    """
-    sequences = texts or [row[: length - index] for index, row in enumerate(reference.sample(count, length, SEED))]
-    prompt = sequences[0][: max(1, len(sequences[0]) // 2)]
-    new, leads = (
-        reference.greedy(prompt, min(len(prompt), GREEDY)) if head == "logits" else (np.zeros(0, int), np.zeros(0))
-    )
-    scores = None if judge is None else np.concatenate([reference.hidden(ids) @ judge[0] for ids in sequences])
-    return Probe(name, sequences, [reference.outputs(ids) for ids in sequences], prompt, new, leads, scores)
-
-
-def measure(player: Player, original: Probe, precision: Precision) -> Parity:
-    """Compare an exported model with what the original said."""
-    tolerance = TOLERANCES[precision]
-    rows = play(player, original.sequences)
+def run(player: Player, task: Task) -> Played:
+    """Let an exported graph read and write."""
+    rows = play(player, task.sequences)
     told = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    whole = np.concatenate(original.outputs)
+    return Played(told, greedy(player, task.prompt, task.greedy))
+
+
+def ask(reference: Reference, name: str, task: Task, judge: Array | None = None) -> Original:
+    """Let the original read. `judge` is a value head's weight, [1, hidden_size]."""
+    outputs = np.concatenate([reference.outputs(ids) for ids in task.sequences])
+    scores = None if judge is None else np.concatenate([reference.hidden(ids) @ judge[0] for ids in task.sequences])
+    return Original(name, outputs, scores)
+
+
+def greedy_equal(reference: Reference, task: Task, written: Array, margin: float) -> bool | None:
+    """Whether the original would have written the same, up to where it has a tie itself; None for nothing written.
+
+    It is asked once, with all that was written before it: token t is its choice after the prompt and t tokens.
+    """
+    if not len(written):
+        return None
+    outputs = reference.outputs(np.concatenate([task.prompt, written]))[len(task.prompt) - 1 : -1]
+    different = np.flatnonzero(written != _choice(outputs))
+    return not len(different) or bool(_lead(outputs)[different[0]] < margin)
+
+
+def measure(played: Played, original: Original, equal: bool | None, precision: Precision) -> Parity:
+    """Compare what an exported model said with what the original said; `equal` is of their greedy continuations."""
+    tolerance, told, whole = TOLERANCES[precision], played.told, original.outputs
     theirs, mine = _comparable(whole, told)
     error, judged = float(np.abs(theirs - mine).max()), _score_error(original, told)
     same = _choice(whole) == (told["top_ids"][:, 0] if "top_ids" in told else _choice(mine))
     clear = _lead(whole) > tolerance.margin
-    equal = _greedy_equal(player, original, tolerance) if precision == "fp32" and len(original.continuation) else None
     kl, agreement = _mean_kl(theirs, mine), float(same[clear].mean()) if clear.any() else 1.0
     return Parity(
-        reference=original.reference,
+        reference=original.name,
         positions=len(theirs),
         max_abs_error=error,
         max_score_error=judged,
@@ -127,7 +150,7 @@ def _with_rest(chances: Array) -> Array:
     return np.concatenate([chances, np.log(rest)], axis=-1)
 
 
-def _score_error(original: Probe, told: Told) -> float | None:
+def _score_error(original: Original, told: Told) -> float | None:
     return None if original.scores is None else float(np.abs(original.scores - told["score_logit"]).max())
 
 
@@ -171,10 +194,3 @@ def _log_softmax(logits: Array) -> Array:
         wide = np.concatenate([wide, np.zeros_like(wide)], axis=1)
     wide -= wide.max(-1, keepdims=True)
     return np.asarray(wide - np.log(np.exp(wide).sum(-1, keepdims=True)))
-
-
-def _greedy_equal(player: Player, original: Probe, tolerance: Tolerance) -> bool:
-    """Equal continuations, up to where the original itself has a tie."""
-    ours = greedy(player, original.prompt, len(original.continuation))
-    different = np.flatnonzero(ours != original.continuation)
-    return not len(different) or bool(original.leads[different[0]] < tolerance.margin)

@@ -18,11 +18,19 @@ class Player:
     """One open graph with a cache of its own: [2 * layers, rows, kv_heads, length, head_dim]."""
 
     def __init__(
-        self, bundle: Path, weights: Weights, graph: GraphEntry, rows: int, length: int, *, adapter: int | Array = 0
+        self,
+        bundle: Path,
+        weights: Weights,
+        graph: GraphEntry,
+        rows: int,
+        length: int,
+        *,
+        adapter: int | Array = 0,
+        threads: int = 1,
     ):
         assert graph.kv is not None
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_prepacking", "1")  # a packed copy would double the memory
@@ -115,13 +123,14 @@ def _of_row(told: Told, row: int, count: int) -> Told:
 
 def greedy(player: Player, prompt: Array, count: int) -> Array:
     """The `count` most likely tokens after a prompt, one after another."""
-    player.prefill(prompt[None], np.array([len(prompt)]))
     written: list[int] = []
+    if count:
+        player.prefill(prompt[None], np.array([len(prompt)]))
     for step in range(count):
         written.append(_best(player.told))
         if step < count - 1:
             player.decode(np.array(written[-1:]), np.array([len(prompt) + step]))
-    return np.array(written)
+    return np.array(written, np.int64)
 
 
 def _best(told: Told) -> int:

@@ -51,34 +51,6 @@ class Reference:
             batch = torch.from_numpy(np.ascontiguousarray(ids))[None]
             return np.asarray(self._model.base_model(batch, use_cache=False).last_hidden_state[0].float().numpy())
 
-    def sample(self, count: int, length: int, seed: int) -> list[Array]:
-        """Token sequences that the model itself draws at temperature 1, the first token at random."""
-        generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(self._model.config.vocab_size, (count, 1), generator=generator)
-        cache = None
-        with torch.no_grad():
-            for _ in range(length - 1 if self._head == "logits" else 0):
-                result = self._model(ids if cache is None else ids[:, -1:], past_key_values=cache, use_cache=True)
-                cache = result.past_key_values
-                chances = result.logits[:, -1].float().softmax(-1)
-                ids = torch.cat([ids, torch.multinomial(chances, 1, generator=generator)], dim=1)
-        if self._head == "score":
-            ids = torch.randint(self._model.config.vocab_size, (count, length), generator=generator)
-        return [row.numpy() for row in ids]
-
-    def greedy(self, prompt: Array, count: int) -> tuple[Array, Array]:
-        """The `count` most likely tokens after a prompt, and by how much each led the second, in logits."""
-        ids, leads = torch.from_numpy(prompt)[None], []
-        cache = None
-        with torch.no_grad():
-            for _ in range(count):
-                result = self._model(ids if cache is None else ids[:, -1:], past_key_values=cache, use_cache=True)
-                cache = result.past_key_values
-                best = result.logits[0, -1].float().topk(2)
-                leads.append(float(best.values[0] - best.values[1]))
-                ids = torch.cat([ids, best.indices[None, :1]], dim=1)
-        return ids[0, len(prompt) :].numpy(), np.array(leads)
-
 
 def _config(folder: Path) -> Any:
     """A checkpoint's config; where transformers 5 wrote it, as transformers 4 has to read it."""

@@ -7,23 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from tokenizers import Tokenizer
 
 from octavo.exporters.checkpoint import Array
 from octavo.exporters.outputs import VALUE_HEAD
-from octavo.exporters.parity import gate, measure, probe
+from octavo.exporters.parity import TOLERANCES, Task, ask, gate, greedy_equal, measure, run
 from octavo.exporters.plan import Group, Member
 from octavo.exporters.player import Player
-from octavo.exporters.reference import open_reference
+from octavo.exporters.reference import SMALL, open_reference
 from octavo.exporters.settings import Settings
+from octavo.exporters.text import TEXT
 from octavo.exporters.twin import runnable
 from octavo.profiles.errors import BundleError, ConfigError
-from octavo.profiles.manifest import Parity, Weights
+from octavo.profiles.manifest import GraphEntry, Parity, Weights
 
 TEXTS = 32  # sequences read of a text file, at most
 TOKENS = 96  # of each, at most
 ENOUGH = 768  # tokens read of a text file
-SAMPLES = 14  # sequences drawn from the model itself, where there is no text
-DRAWN = 32  # tokens of each
+DRAWN, WIDTH = 4, 64  # sequences and their tokens where no text was given
+VARIED = 24  # different tokens that a tokenizer must make of the text at hand for it to be worth reading
+REPEATED = 96  # tokens read by a further model of a graph that an earlier one has proven
+GREEDY, AGAIN = 16, 8  # tokens that the first and the further models write
+SEED = 1
 
 
 class Verifier:
@@ -32,6 +38,7 @@ class Verifier:
     def __init__(self, settings: Settings, text: Path | None):
         self._precision = settings.precision
         self._text = text
+        self._proven: set[str] = set()
         if text is not None and not text.is_file():
             raise ConfigError(f"{text}: no such file to read parity text from")
 
@@ -61,20 +68,40 @@ class Verifier:
         base: Path | None,
         adapter: int = 0,
     ) -> list[Parity]:
-        head = group.head
-        length = min(TOKENS, min(graph.kv.max_length for graph in group.graphs) // 2)
-        texts = self._read(member, length)
-        with open_reference(original_folder, head, base) as reference:
-            judge = _value_head(group, member)
-            original = probe(reference, str(original_folder), head, texts, SAMPLES, min(DRAWN, length), judge)
-        rows, longest = len(original.sequences), max(map(len, original.sequences))
-        found = []
+        task = self._task(group, member)
+        played = []
         for graph, entry in zip(group.graphs, weights, strict=True):
             with runnable(bundle, graph, member.checkpoint, entry) as (folder, model, files):
-                found.append(
-                    measure(Player(folder, files, model, rows, longest, adapter=adapter), original, self._precision)
-                )
-        return found
+                played.append(run(_player(folder, files, model, task, adapter, member), task))
+        judge, margin = _value_head(group, member), TOLERANCES[self._precision].margin
+        with open_reference(original_folder, group.head, base) as reference:
+            original = ask(reference, str(original_folder), task, judge)
+            equal = [greedy_equal(reference, task, one.written, margin) for one in played]
+        self._proven |= {graph.name for graph in group.graphs}
+        return [measure(one, original, same, self._precision) for one, same in zip(played, equal, strict=True)]
+
+    def _task(self, group: Group, member: Member) -> Task:
+        """What to read and write: in fp32 less of it once another model has proven the graph, for then any token tells.
+
+        Coarser precisions are held to means, which want all positions for each model.
+        """
+        length = min(TOKENS, min(graph.kv.max_length for graph in group.graphs) // 2)
+        sequences = self._read(member, length) or self._at_hand(group, member, min(WIDTH, length))
+        exact = self._precision == "fp32"
+        known = exact and all(graph.name in self._proven for graph in group.graphs)
+        writes = exact and group.head == "logits"
+        most = min(AGAIN if known else GREEDY, len(sequences[0]) // 2)
+        return Task(_upto(sequences, REPEATED) if known else sequences, most * writes)
+
+    def _at_hand(self, group: Group, member: Member, length: int) -> list[Array]:
+        """The text that comes along, or, for a tokenizer that makes nothing of it, tokens at random; ragged."""
+        vocabulary, tokenizer = group.graphs[0].vocab_size, _tokenizer(member)
+        ids = np.zeros(0, np.int64)
+        if tokenizer is not None:
+            ids = np.array(Tokenizer.from_file(str(tokenizer)).encode(TEXT).ids, np.int64)
+        if len(ids) < DRAWN * length or len(np.unique(ids)) < VARIED or ids.max() >= vocabulary:
+            ids = np.random.default_rng(SEED).integers(vocabulary, size=DRAWN * length)
+        return [row[: max(1, length - index)] for index, row in enumerate(ids[: DRAWN * length].reshape(DRAWN, length))]
 
     def gate(self, name: str, measured: Sequence[Parity]) -> None:
         """Raise GateError unless all passed."""
@@ -83,20 +110,32 @@ class Verifier:
 
     def _read(self, member: Member, length: int) -> list[Array]:
         """The text file's first lines as token ids, by the model's own tokenizer."""
-        folder = member.checkpoint.folder
+        folder, tokenizer = member.checkpoint.folder, _tokenizer(member)
         text = self._text or next(iter(sorted(folder.parent.glob("tasks/*.jsonl"))), None)
-        places = [place / "tokenizer.json" for place in (folder, member.checkpoint.base) if place is not None]
-        tokenizer = next((place for place in places if place.is_file()), None)
         if text is None or (tokenizer is None and self._text is None):
             return []
         if tokenizer is None:
             raise BundleError(f"{folder}: no tokenizer.json to read the parity text with")
-        from tokenizers import Tokenizer
-
         encode = Tokenizer.from_file(str(tokenizer)).encode
         ids = [np.array(encode(line).ids[:length]) for line in read_texts(text)[:TEXTS]]
-        rows = [row for row in ids if len(row) > 1]
-        return [row for row, before in zip(rows, np.cumsum([0, *map(len, rows)]), strict=False) if before < ENOUGH]
+        return _upto([row for row in ids if len(row) > 1], ENOUGH)
+
+
+def _player(bundle: Path, weights: Weights, graph: GraphEntry, task: Task, adapter: int, member: Member) -> Player:
+    """A player with room for the task, on all cores where the model is large enough for them."""
+    longest = max(max(map(len, task.sequences)), len(task.prompt) + task.greedy)
+    threads = 1 if member.checkpoint.parameters < SMALL else torch.get_num_threads()
+    return Player(bundle, weights, graph, len(task.sequences), longest, adapter=adapter, threads=threads)
+
+
+def _tokenizer(member: Member) -> Path | None:
+    places = [place / "tokenizer.json" for place in (member.checkpoint.folder, member.checkpoint.base) if place]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _upto(rows: list[Array], tokens: int) -> list[Array]:
+    """The first rows, until so many tokens are reached."""
+    return [row for row, before in zip(rows, np.cumsum([0, *map(len, rows)]), strict=False) if before < tokens]
 
 
 def _value_head(group: Group, member: Member) -> Array | None:
