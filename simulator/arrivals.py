@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.workload import (
@@ -78,6 +77,7 @@ def _gaps(arrivals: Arrivals, count: int, random: np.random.Generator) -> Floats
 
 def weibull_shape(cv: float) -> float:
     """The shape whose gaps have this coefficient of variation."""
+    from scipy.optimize import brentq  # slow to import, seldom used
 
     def excess(shape: float) -> float:
         return gamma(1 + 2 / shape) / gamma(1 + 1 / shape) ** 2 - 1 - cv**2

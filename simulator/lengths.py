@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.workload import Constant, Empirical, Lengths, Lognormal, Uniform, Workload
@@ -23,7 +23,7 @@ def quantile(lengths: Lengths, p: Floats) -> Ints:
             drawn = np.minimum(drawn, high)
         case Lognormal(mean=mean, cv=cv, min=low, max=top):
             variance = np.log1p(cv**2)
-            drawn = np.exp(np.log(mean) - variance / 2 + np.sqrt(variance) * norm.ppf(p))
+            drawn = np.exp(np.log(mean) - variance / 2 + np.sqrt(variance) * ndtri(p))
             drawn = np.clip(np.rint(drawn), low, top)
         case Empirical(quantiles=table):
             at, tokens_at = zip(*table, strict=True)
@@ -46,6 +46,6 @@ def draw_lengths(
     noise = outputs.standard_normal((answers, queries)).T  # more answers leave those before them alone
     y = r * z[:, None] + np.sqrt(1 - r * r) * noise
     return (
-        quantile(workload.prompt_tokens, np.asarray(norm.cdf(z))),
-        quantile(workload.answer_tokens, np.asarray(norm.cdf(y))),
+        quantile(workload.prompt_tokens, np.asarray(ndtr(z))),
+        quantile(workload.answer_tokens, np.asarray(ndtr(y))),
     )

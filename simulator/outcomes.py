@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, norm
+from scipy.special import betaincinv, ndtri
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Stated
@@ -54,10 +54,10 @@ def stated(facts: Stated, accuracies: Sequence[float], queries: int, streams: St
     chance = np.array([_chance(accuracy, facts.difficulty, hard) for accuracy in accuracies])
     right = streams.of("right").random(shape) < chance
     mean = np.clip(np.array(accuracies), 1e-6, 1 - 1e-6)[:, None]
-    distance = sqrt(2) * float(norm.ppf(min(facts.value_auc, 1 - 1e-9)))
+    distance = sqrt(2) * float(ndtri(min(facts.value_auc, 1 - 1e-9)))
     said = distance * right + streams.of("scores").standard_normal(shape)
     odds = np.log(mean / (1 - mean)) + distance * said - distance**2 / 2
-    hint = sqrt(2) * float(norm.ppf(0.5 + LOGPROB_SHARE * (min(facts.value_auc, 1 - 1e-9) - 0.5)))
+    hint = sqrt(2) * float(ndtri(0.5 + LOGPROB_SHARE * (min(facts.value_auc, 1 - 1e-9) - 0.5)))
     logprob = -0.5 + 0.1 * (hint * right + streams.of("logprobs").standard_normal(shape))
     wrong = streams.of("labels").geometric(WRONG_LABELS, shape)
     label = np.where(right, "right", np.char.add("wrong-", wrong.astype(str))).T.tolist()
@@ -71,7 +71,7 @@ def _chance(accuracy: float, difficulty: float, hard: Floats) -> Floats:
     if difficulty == 1:
         return (hard < accuracy).astype(float)
     spread = (1 - difficulty) / difficulty
-    return np.asarray(beta.ppf(1 - hard, accuracy * spread, (1 - accuracy) * spread))
+    return np.asarray(betaincinv(accuracy * spread, (1 - accuracy) * spread, 1 - hard))
 
 
 def recorded(file: str, slots: Sequence[tuple[int, int]], queries: int, streams: Streams) -> Outcomes:

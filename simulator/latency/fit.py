@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from octavo.runtime.core.scheduler import Chunk, Prompt
 from octavo.simulator.estimate import Floats
@@ -45,6 +44,8 @@ def fit_coefficients(
 
     `frameworks` says under which each was measured; without them one host is fitted with the rest.
     """
+    from scipy.optimize import least_squares  # slow to import, seldom used
+
     names = sorted(set(frameworks))
     start = Coefficients()
     begin = np.log([*astuple(start), *(getattr(start, name) for _ in names for name in HOST)])

@@ -14,7 +14,6 @@ from math import inf
 from statistics import median
 
 import numpy as np
-from scipy.optimize import nnls
 
 from octavo.profiles.latency import LatencyProfile, StepTime
 from octavo.runtime.core.scheduler import Chunk
@@ -142,6 +141,8 @@ def _measured(step: StepTime) -> tuple[float, float, float, float, float]:
 
 def _prefill_coefficients(steps: Sequence[StepTime]) -> np.ndarray:
     """Seconds per step, token, row, attended pair and past token, none negative, least squares of relative error."""
+    from scipy.optimize import nnls  # slow to import, seldom used
+
     found = [step for step in steps if step.prefill_tokens and not step.decodes]
     if not found:
         return np.zeros(5)
