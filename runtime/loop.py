@@ -7,11 +7,13 @@ steps.
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Condition, RLock, Thread
 from time import monotonic
+from typing import Protocol
 
 from octavo.runtime.contents import Contents, Request, Written
 from octavo.runtime.core.council import Council, Motion
@@ -21,6 +23,9 @@ from octavo.runtime.engine import Ended
 from octavo.runtime.lane import Lane, Turn
 from octavo.runtime.recorder import Recorder
 from octavo.runtime.trouble import said
+
+LOG = logging.getLogger("octavo.runtime")
+PATIENCE = 10.0  # seconds that a step may still take when the loop is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +50,32 @@ class _Open:
     closed: bool = False
 
 
-class Loop:
-    """Serves queries on lanes until it is closed. All methods may be called from any thread."""
+class Alarms(Protocol):
+    """Calls functions after a time."""
 
-    def __init__(self, council: Council, lanes: Sequence[Lane], contents: Contents, recorder: Recorder) -> None:
+    def set(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call it once, so many seconds from now."""
+
+    def close(self) -> None:
+        """Nothing is called any more."""
+
+
+class Loop:
+    """Serves queries on lanes until it is closed. All methods may be called from any thread.
+
+    Without `threads` whoever made it opens the lanes' mail and takes their turns, on a clock of his own.
+    """
+
+    def __init__(
+        self,
+        council: Council,
+        lanes: Sequence[Lane],
+        contents: Contents,
+        recorder: Recorder,
+        *,
+        alarms: Alarms | None = None,
+        threads: bool = True,
+    ) -> None:
         self.council = council
         self.lanes = lanes
         self.contents = contents
@@ -58,10 +85,11 @@ class Loop:
         self._open: dict[Query, _Open] = {}
         self._lock = RLock()
         self._quiet = Condition(self._lock)
-        self._alarms = _Alarms()
+        self._alarms: Alarms = alarms or _Alarms()
         self._closed = False
         self._threads = [
-            Thread(target=self._serve, args=(lane,), name=f"octavo {lane.device}", daemon=True) for lane in lanes
+            Thread(target=self._serve, args=(lane,), name=_name(lane), daemon=True)
+            for lane in (lanes if threads else ())
         ]
         for thread in self._threads:
             thread.start()
@@ -102,7 +130,10 @@ class Loop:
             self._quiet.wait_for(lambda: not self._open)
 
     def close(self) -> None:
-        """Cancel what is open, end the threads, free the engines. A second time changes nothing."""
+        """Cancel what is open, end the threads, free the engines. A second time changes nothing.
+
+        An engine that hangs in a step for PATIENCE seconds is left to the end of the process.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -113,9 +144,14 @@ class Loop:
         self._alarms.close()
         for lane in self.lanes:
             lane.close()
+        end = monotonic() + PATIENCE
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, end - monotonic()))
+        hung = {thread.name for thread in self._threads if thread.is_alive()}
         for lane in self.lanes:
+            if _name(lane) in hung:
+                LOG.error("%s hangs in a step and is left", lane.device)
+                continue
             for engine in {id(engine): engine for engine in lane.engines.values()}.values():
                 engine.close()
 
@@ -144,7 +180,7 @@ class Loop:
         with self._lock:
             self._follow(query, self.council.expire(query))
 
-    # The threads of the devices.
+    # What the thread of a device does.
 
     def _serve(self, lane: Lane) -> None:
         while True:
@@ -152,11 +188,12 @@ class Loop:
             start = self.recorder.now()
             turn = lane.next_turn()
             if turn is not None:
-                self._take(lane, turn, start)
+                self.take(lane, turn, start)
             elif not lane.wait():
                 return
 
-    def _take(self, lane: Lane, turn: Turn, start: float) -> None:
+    def take(self, lane: Lane, turn: Turn, start: float) -> None:
+        """Run a step that began at `start` on the recorder's clock, and follow what comes of it."""
         step, scheduler = turn.step, turn.scheduler
         completed = [job for chunk in step.chunks if chunk.completes for job in chunk.prompt.jobs]
         if step.admitted:
@@ -232,7 +269,10 @@ class Loop:
         written = {candidate: self.contents.written(candidate) for candidate in arrived}
         ended = {candidate: self.recorder.inferences[candidate.inference].ended or now for candidate in arrived}
         self._settle(query, case)
-        case.on_close(Closed(query, motion.answer, motion.failure, written, ended, arrival, now - arrival))
+        try:
+            case.on_close(Closed(query, motion.answer, motion.failure, written, ended, arrival, now - arrival))
+        except Exception:
+            LOG.exception("whoever asked query %d failed to hear how it ended", query.id)
 
     def _left(self, inference: Inference) -> None:
         """An inference is in no lane any more."""
@@ -273,7 +313,11 @@ class Loop:
             return True
 
     def _withdraw(self, lane: Lane, inference: Inference) -> None:
-        written = lane.withdraw(inference)
+        try:
+            written = lane.withdraw(inference)
+        except Exception as error:  # the scheduler has forgotten it; its engine could not
+            self._bury(lane, inference.model, f"{inference.model} died: {said(error)}")
+            written = 0
         if written is not None:
             with self._lock:
                 self.recorder.withdrawn(inference, written, self.recorder.now())
@@ -318,6 +362,11 @@ class _Alarms:
                     return heapq.heappop(self._heap)[2]
                 self._changed.wait(wait)
             return None
+
+
+def _name(lane: Lane) -> str:
+    """Of its thread."""
+    return f"octavo {lane.device}"
 
 
 def groups(inferences: Sequence[Inference]) -> list[list[Inference]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from statistics import median
 from time import perf_counter
@@ -11,13 +12,15 @@ from octavo.runtime.core.scheduler import Chunk, Job, Step
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, StepRecord
 
 Listener = Callable[[QueryRecord, list[InferenceRecord]], None]
+LOG = logging.getLogger("octavo.runtime")
 
 
 class Recorder:
     """The run's clock, which starts at zero, and its records. Not thread-safe: the loop calls it under its lock.
 
     `keep` says whether records of queries that are over and of steps are kept for `records`. Each of `listeners` hears
-    the records of a query and its inferences once nothing more will happen to them; it must be quick and not raise.
+    the records of a query and its inferences once nothing more will happen to them; it must be quick. What it raises is
+    logged, and keeps neither the other listeners nor the query from their end.
     """
 
     def __init__(self, *, keep: bool = True, clock: Callable[[], float] = perf_counter) -> None:
@@ -138,7 +141,10 @@ class Recorder:
     def forget(self, query: Query, inferences: list[Inference]) -> None:
         """Nothing more will happen to a query; without `keep` its records go."""
         for listener in self.listeners:
-            listener(self.queries[query], [self.inferences[inference] for inference in inferences])
+            try:
+                listener(self.queries[query], [self.inferences[inference] for inference in inferences])
+            except Exception:
+                LOG.exception("a listener of records failed")
         if not self._keep:
             del self.queries[query]
             for inference in inferences:

@@ -142,6 +142,8 @@ def count_votes(candidates: Iterable[Candidate], weight: Callable[[Candidate], f
 
 def gather(tally: Tally, inferences: list[Inference], *, judged: bool) -> Generator[list[Inference], Result, None]:
     """Start inferences and wait for all of them; `judged` also asks for a score of each as it lands."""
+    if not inferences:
+        return
     result = yield tally.start(inferences)
     while True:
         tally.note(result)

@@ -47,7 +47,7 @@ def start_logging(form: Literal["json", "text"] = "json") -> None:
     """One line per event on stderr, for the server and the web server under it."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
-    for name in ("octavo.server", "uvicorn.error"):
+    for name in ("octavo.server", "octavo.runtime", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO if name == "octavo.server" else logging.WARNING)

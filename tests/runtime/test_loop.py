@@ -214,3 +214,43 @@ def test_a_users_function_that_fails_ends_nothing(octavo: Octavo) -> None:
     assert not result.degraded
     assert {candidate.label for candidate in result.candidates} == {None}
     assert not octavo.loop.dead
+
+
+def test_whoever_is_told_and_fails_ends_nothing(octavo: Octavo, caplog: pytest.LogCaptureFixture) -> None:
+    """A listener of records and a client that raise are logged; the next query is right, and nothing is held."""
+    right = octavo.ask("abc", max_new_tokens=4, seed=1).text
+    told: list[Any] = []
+    octavo.loop.recorder.listeners.extend([lambda *_: 1 / 0, lambda query, _: told.append(query)])  # type: ignore[list-item]
+    assert [octavo.ask("abc", max_new_tokens=4, seed=1).text for _ in range(2)] == [right] * 2
+    prepared = octavo.prepare("abc", max_new_tokens=4)
+    octavo.loop.submit(prepared.request, lambda _: 1 / 0, prepared.policy)  # type: ignore[arg-type, return-value]
+    assert octavo.ask("abc", max_new_tokens=4, seed=1).text == right
+    settled(octavo)
+    assert len(told) == 4
+    assert "a listener of records failed" in caplog.text
+    assert "failed to hear how it ended" in caplog.text
+
+
+def test_an_engine_that_hangs_is_left_when_the_loop_is_closed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("octavo.runtime.loop.PATIENCE", 0.2)
+    over = threading.Event()
+    with Octavo.load(bundle, devices=["cpu:0", "cpu:1"], threads=1) as loaded:
+        loaded.placed.lanes[0].engines["expert-0"].run = lambda step: [over.wait(30)][:0]  # type: ignore[method-assign, assignment, return-value]
+        result = loaded.ask("abc", policy="majority", max_new_tokens=4, deadline=0.2)
+        assert result.degraded
+        assert {candidate.expert for candidate in result.candidates} == {"expert-1"}
+    over.set()
+
+
+def test_a_model_that_cannot_let_go_of_a_candidate_is_dead_and_nothing_else_is(octavo: Octavo) -> None:
+    engine = octavo.placed.lanes[0].engines["expert-0"]
+    run = engine.run
+    engine.run = lambda step: (time.sleep(0.02), run(step))[1]  # type: ignore[method-assign]
+    engine.withdraw = lambda job: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    future = octavo.submit("abc", max_new_tokens=60)
+    time.sleep(0.1)
+    assert future.cancel()
+    result = octavo.ask("abc", max_new_tokens=4)
+    assert result.degraded
+    assert set(octavo.loop.dead) == {"expert-0"}
+    assert len(octavo.loop.contents) == 0

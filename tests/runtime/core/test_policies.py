@@ -108,6 +108,13 @@ def test_a_cascade_asks_everybody_only_when_the_first_is_unsure() -> None:
             assert answer_of(policy, score).candidate is candidate
 
 
+def test_a_cascade_that_has_nobody_to_escalate_to_answers_with_the_first() -> None:
+    deliberation = policy_named("cascade")(Ensemble(("a",), 1), QUERY)
+    [first] = next(deliberation)
+    candidate = write(first, -5.0)
+    assert answer_of(deliberation, candidate).candidate is candidate
+
+
 def test_pruned_continues_only_the_better_half() -> None:
     policy = policy_named("pruned", after_tokens=4, keep=0.5)(PANEL, QUERY)
     asked = next(policy)
