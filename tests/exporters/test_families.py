@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from octavo.exporters.export import export_bundle
 from octavo.profiles.errors import BundleError
+from octavo.profiles.manifest import Precision
 from tests.exporters.conftest import MODELS, Maker
 
 
@@ -22,6 +24,42 @@ def test_an_exported_model_equals_its_original(name: str, make_model: Maker, tmp
     assert parity.max_abs_error < 2e-5
     assert parity.greedy_equal
     assert parity.top1_agreement == 1.0
+
+
+BLOCKS = {"hidden_size": 64, "intermediate_size": 64}  # sizes that are whole blocks of 32
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize(("name", "changes"), [("mixtral", {}), ("qwen3-moe", {"moe_intermediate_size": 64})])
+def test_sparse_layers_are_stored_in_few_bits(
+    name: str, changes: dict[str, int], precision: Precision, make_model: Maker, tmp_path: Path
+) -> None:
+    """They pass the gate of linear layers, and take the fewer bytes that their bits promise."""
+    folder = make_model(name, **BLOCKS, **changes)
+    sizes = {}
+    precisions: tuple[Precision, ...] = ("fp32", precision)
+    for chosen in precisions:
+        manifest = export_bundle([folder], tmp_path / chosen, precision=chosen)
+        parity = manifest.experts[0].weights[0].parity
+        assert parity is not None
+        assert parity.passed
+        sizes[chosen] = next(file.size for file in manifest.files if file.path.endswith("weights.bin"))
+    operators = {
+        node.op_type for node in onnx.load(model_of(tmp_path / precision), load_external_data=False).graph.node
+    }
+    assert "QMoE" in operators
+    assert "MoE" not in operators
+    assert sizes[precision] < sizes["fp32"] * 0.5  # the embedding, the cosines and the sines stay in fp32
+
+
+def model_of(bundle: Path) -> Path:
+    return next(bundle.glob("*/model.onnx"))
+
+
+def test_sparse_layers_of_no_whole_blocks_are_refused_in_few_bits(make_model: Maker, tmp_path: Path) -> None:
+    folder = make_model("qwen3-moe", hidden_size=64)
+    with pytest.raises(BundleError, match=r"need sizes that 32 divides, not 64 and 40; fp32, fp16 and bf16 take any"):
+        export_bundle([folder], tmp_path / "bundle", verify=False, precision="int8")
 
 
 @pytest.mark.parametrize(
