@@ -14,16 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from octavo.compiled import form
+from octavo.extras import EXTRAS
 
 Status = Literal["ok", "absent", "wrong"]
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
 LIBRARIES = {"CUDA driver": "cuda", "CUDA runtime": "cudart", "cuDNN": "cudnn"}
-EXTRAS = {
-    "runtime": ("onnxruntime", "tokenizers", "jinja2", "psutil"),
-    "export": ("torch", "onnx", "onnx_ir", "transformers"),
-    "rtx": ("onnxruntime_ep_nv_tensorrt_rtx", "tensorrt_rtx_bindings"),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from octavo.extras import extra_with
 from octavo.profiles.errors import OctavoError
 
 WIDTH = 100
@@ -125,19 +126,6 @@ def ending(error: BaseException) -> tuple[str, int] | None:
             return f"not allowed to open {error.filename}: {error.strerror}", 4
         case MemoryError():
             return "out of memory", 4
-        case ModuleNotFoundError() if error.name and (extra := _extra_with(error.name)):
+        case ModuleNotFoundError() if error.name and (extra := extra_with(error.name)):
             return f"{error.name} is not installed; install octavo[{extra}]", 4
     return None
-
-
-def _extra_with(module: str) -> str | None:
-    extras = {
-        "runtime": {"onnxruntime", "tokenizers", "jinja2", "psutil"},
-        "serve": {"starlette", "uvicorn", "h11", "prometheus_client"},
-        "cluster": {"ray"},
-        "studio": {"dash", "flask", "werkzeug"},
-        "grammar": {"llguidance"},
-        "otel": {"opentelemetry"},
-        "export": {"torch", "onnx", "onnx_ir", "safetensors", "transformers", "optimum", "ml_dtypes"},
-    }
-    return next((extra for extra, modules in extras.items() if module.split(".")[0] in modules), None)
