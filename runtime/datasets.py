@@ -10,6 +10,7 @@ from typing import Any
 from octavo.runtime.sandbox import run_python
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+NEXT = re.compile(r"\n(?:(?:class|def|if|print)\b|#)")  # where Codex stops (Chen et al. 2021, section 2.1)
 FENCE = re.compile(r"```(?:python)?\n(.*?)```", re.DOTALL)
 Row = Mapping[str, Any]
 
@@ -35,8 +36,15 @@ class Task:
 
     def passes(self, text: str) -> bool:
         """Whether the text's program passes the tests, run in a process of its own."""
-        source = self.prompt + text if self.continues else code_of(text)
+        source = continued(self.prompt, text) if self.continues else code_of(text)
         return run_python(f"{source}\n\n{self.tests}\n").passed
+
+
+def continued(prompt: str, text: str) -> str:
+    """A program that a text goes on with, up to the end of its function; or the whole function, from a fenced block."""
+    if found := FENCE.search(text):
+        return f"{prompt}\n{found[1]}"
+    return prompt + NEXT.split(text, maxsplit=1)[0]
 
 
 def code_of(text: str) -> str:
@@ -55,22 +63,45 @@ def last_number(text: str) -> str | None:
 
 
 def human_eval(row: Row, number: int) -> Task:
-    """`prompt`, `entry_point`, `test`: the text goes on with the function that the prompt begins."""
-    tests = f"{row['test']}\ncheck({row['entry_point']})"
-    return Task(str(row.get("task_id", number)), row["prompt"], None, tests, continues=True)
+    """`task_id`, `prompt`, `entry_point`, `canonical_solution`, `test`: the text goes on with the prompt's function."""
+    prompt, entry, test = _text(row, "prompt"), _text(row, "entry_point"), _text(row, "test")
+    return Task(str(row.get("task_id", number)), prompt, None, f"{test}\ncheck({entry})", continues=True)
 
 
 def mbpp(row: Row, number: int) -> Task:
-    """`text` (or `prompt`) and `test_list`: the assertions are shown, as the paper does."""
-    tests = "\n".join(row["test_list"])
-    prompt = f"{row.get('text') or row.get('prompt')}\nYour code should pass these tests:\n{tests}\n"
-    return Task(str(row.get("task_id", number)), prompt, None, f"{row.get('test_setup_code', '')}\n{tests}")
+    """The full form (`text`, `test_setup_code`) or the sanitized one (`prompt`, `test_imports`), with `test_list`.
+
+    The assertions are shown, as the paper does (Austin et al. 2021, arXiv:2108.07732, section 3).
+    """
+    tests = "\n".join(_texts(row, "test_list"))
+    before = [*_texts(row, "test_imports"), row.get("test_setup_code") or ""]
+    prompt = f"{_text(row, 'text' if 'text' in row else 'prompt')}\nYour code should pass these tests:\n{tests}\n"
+    return Task(str(row.get("task_id", number)), prompt, None, "\n".join([*filter(None, before), tests]))
 
 
 def gsm8k(row: Row, number: int) -> Task:
     """`question`, and an `answer` whose number stands after ####."""
-    answer = str(row["answer"]).rpartition("####")[2]
-    return Task(str(row.get("id", number)), f"Question: {row['question']}\nAnswer:", last_number(answer), numeric=True)
+    _, found, answer = _text(row, "answer").rpartition("####")
+    label = last_number(answer)
+    if not found or label is None:
+        raise ValueError(f"answer has no number after ####: {str(row['answer'])[-40:]!r}")
+    return Task(str(row.get("id", number)), f"Question: {_text(row, 'question')}\nAnswer:", label, numeric=True)
+
+
+def _text(row: Row, key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{key} must be a text, got {value!r}")
+    return value
+
+
+def _texts(row: Row, key: str) -> list[str]:
+    value = row.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{key} must be a list of texts, got {value!r}")
+    if key == "test_list" and not value:
+        raise ValueError("test_list is empty: nothing says what is right")
+    return value
 
 
 SHAPES: tuple[tuple[frozenset[str], Callable[[Row, int], Task]], ...] = (
@@ -81,5 +112,5 @@ SHAPES: tuple[tuple[frozenset[str], Callable[[Row, int], Task]], ...] = (
 
 
 def adapted(row: Row, number: int) -> Task | None:
-    """The row as a task, if it has the shape of one of these files."""
+    """The row as a task, if it has the shape of one of these files. Raises ValueError naming the key that is wrong."""
     return next((adapt(row, number) for keys, adapt in SHAPES if keys <= set(row)), None)

@@ -24,16 +24,19 @@ Verify = Callable[[str, str], bool]
 def read_tasks(path: Path, limit: int | None = None) -> list[Task]:
     """Tasks of a JSON Lines file: `prompt`, and perhaps `id` and `reference` (or `answer`); or HumanEval, MBPP, GSM8K.
 
+    A file named .json is one list of them, as the sanitized MBPP is.
+
     Raises ConfigError naming file and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}; a task file has a JSON object with a `prompt` on each line"
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    lines = _listed(text, path) if path.suffix == ".json" else text.splitlines()
     tasks = [_task(line, f"{path}:{number}", number) for number, line in enumerate(lines, 1) if line.strip()]
     if not tasks:
         raise ConfigError(f"{path}:1: no tasks in it; write a JSON object with a `prompt` on each line")
@@ -45,12 +48,26 @@ def read_tasks(path: Path, limit: int | None = None) -> list[Task]:
     return tasks[:limit]
 
 
+def _listed(text: str, path: Path) -> list[str]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise ConfigError(f"{path}: must be a list of tasks; name a file with a task on each line .jsonl")
+    return [json.dumps(row) for row in rows]
+
+
 def _task(line: str, where: str, number: int) -> Task:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise ConfigError(f"{where}: not JSON: {error}") from None
-    if isinstance(row, dict) and (task := adapted(row, number)) is not None:
+    try:
+        task = adapted(row, number) if isinstance(row, dict) else None
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if task is not None:
         return task
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"]:
         raise ConfigError(f"{where}: a task is a JSON object with a `prompt` that is a text, got {line[:80]}")
