@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from octavo.runtime.core.policies import policy_named
-from octavo.runtime.core.query import Ensemble
+from octavo.runtime.core.policies import Deliberation, Policy, policy_named
+from octavo.runtime.core.query import Candidate, Ensemble, Query
 from octavo.runtime.playback import Played, Store, play, store
 from octavo.runtime.sampled import Sampled
 from octavo.runtime.statistics import Floats, Interval, share
@@ -70,6 +70,30 @@ def ways(best: str, samples: int, best_of: int) -> list[Way]:
         Way("cascade", f"{best} first, all below value 0.8", "cascade", {"first": best, "accept_at": 0.8}, True),
         Way("filtered", f"{crowd}, verifier drops, log-prob picks", "filtered"),
     ]
+
+
+def pruning(crowd: Candidates, samples: int) -> Way:
+    """Drop the weaker half of all experts' candidates after half of what they write at the median."""
+    half = max(1, round(float(np.median([each.new_tokens for found in crowd.values() for each in found])) / 2))
+    label = f"all experts x {samples}, weaker half dropped after {half} tokens"
+    return Way("pruned", label, "pruned", {"after_tokens": half}, True)
+
+
+def counted(policy: Policy, spent: list[int]) -> Policy:
+    """The policy; the new tokens of every candidate and prefix that reaches it go to `spent`."""
+
+    def counting(panel: Ensemble, query: Query) -> Deliberation:
+        deliberation = policy(panel, query)
+        try:
+            result = yield next(deliberation)
+            while True:
+                if isinstance(result, Candidate):
+                    spent.append(result.new_tokens)
+                result = yield deliberation.send(result)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
+    return counting
 
 
 def greedy_rows(greedy: Candidates, best: str, note: str) -> list[Row]:

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from octavo.profiles.errors import ConfigError
-from octavo.runtime.contest import Candidates, Row, Way, contest, greedy_rows, oracle, right_by, ways
+from octavo.runtime.contest import Candidates, Row, Way, contest, counted, greedy_rows, oracle, pruning, right_by, ways
+from octavo.runtime.core.policies import Policy, policy_named
 from octavo.runtime.core.query import Ensemble
+from octavo.runtime.curves import MOST, Point, curve
 from octavo.runtime.datasets import Task
 from octavo.runtime.local import Octavo
 from octavo.runtime.machine import machine
-from octavo.runtime.sampled import Sampled, sample, sweep
+from octavo.runtime.sampled import Sampled, sample, served, sweep
 from octavo.runtime.statistics import Interval, Judge, difference, judge, pass_at
 from octavo.runtime.tasks import Checker, read_tasks
 
@@ -53,14 +55,17 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `evaluate` found. `pass_at_k` is by who was sampled, then k; `statements` say what it means, plainly."""
+    """What `evaluate` found. `statements` say what it means, plainly.
+
+    `pass_at_k` is by who was sampled, then k; so are `curves`, for the best expert and for all of them.
+    """
 
     queries: int
     rows: list[Row]
     comparisons: list[Comparison]
     judge: Judge | None
     pass_at_k: dict[str, dict[int, float]]
-    by_samples: dict[int, float]
+    curves: dict[str, list[Point]]
     best: str
     chosen_on: str
     statements: list[str]
@@ -82,7 +87,7 @@ class Evaluation:
             "value_calibration_error": judged.get("calibration_error"),
             "reliability": judged.get("reliability", []),
             "pass_at_k": self.pass_at_k,
-            "accuracy_by_samples": self.by_samples,
+            "curves": {name: [asdict(point) for point in points] for name, points in self.curves.items()},
             "statements": self.statements,
             "machine": self.machine,
         }
@@ -144,10 +149,11 @@ def evaluate(
         where = {device: " ".join(names) for device, names in _devices(octavo).items()}
         about = machine() | octavo.about | {"threads": str(octavo.placed.threads)} | where
         count = octavo.ensemble.samples_per_expert
+        curves = run.curves(best, sampled)
     for name, path in (baselines or {}).items():
         with Octavo.load(path, **load) as rival:
             rows += _Run(rival, checker, test, best_of, options, hot, progress).baseline(name)
-    found = _evaluation(test, rows, sampled, best, chosen_on, count, about)
+    found = _evaluation(test, rows, sampled, curves, best, chosen_on, count, about)
     if out is not None:
         _write(out, found, sampled, greedy)
     return found
@@ -196,6 +202,9 @@ class _Run:
         sampled = {task: [*found, *extra.get(task, ())] for task, found in crowd.items()}
         lineup = ways(best, count, self.best_of)
         rows = greedy_rows(greedy, best, f"chosen on {chosen_on}") + contest(lineup, self.ensemble, sampled)
+        if self.ensemble.value_model is not None:
+            lineup.append(pruning(crowd, count))
+            rows.append(self.live(lineup[-1]))
         rows = self.timed(rows, [Way("single", "", "single", {"expert": best}), *lineup])
         return [*rows, oracle(sampled, count)], sampled, greedy
 
@@ -208,17 +217,58 @@ class _Run:
             timed.append(row.timed(*self.time(by_key[row.key])) if row.key in by_key else row)
         return timed
 
+    def live(self, way: Way) -> Row:
+        """Answer every task by a policy that stored candidates cannot play: it judges what is half written."""
+        spent: list[int] = []
+        policy = counted(policy_named(way.policy, **way.settings), spent)
+        told = lambda done: self.progress(f"running {way.key}", done / len(self.tasks))  # noqa: E731
+        results = served(self.octavo, self.tasks, policy, self.checker, told, **self.hot)
+        right = np.array([self.checker.right(task, result.text) for task, result in results], float)
+        return Row(
+            way.key, way.label, right, self.ensemble.inferences_per_query, sum(spent) / len(right), "run, not replayed"
+        )
+
+    def curves(self, best: str, sampled: Candidates) -> dict[str, list[Point]]:
+        """Of the best expert alone, and of all experts."""
+        count, judged = self.ensemble.samples_per_expert, self.ensemble.value_model is not None
+        alone = {task: [each for each in found if each.expert == best] for task, found in sampled.items()}
+        crowd = {task: [each for each in found if each.sample < count] for task, found in sampled.items()}
+        own = self.seconds([([best], n) for n in KS if n <= MOST], judged, alone)
+        experts = self.ensemble.experts
+        spread = [
+            (experts[:n], -(-n // len(experts)))
+            for n in KS
+            if n <= MOST and (n < len(experts) or n % len(experts) == 0)
+        ]
+        return {
+            best: curve(alone, by_value=judged, seconds=own),
+            "ensemble": curve(crowd, by_value=judged, seconds=self.seconds(spread, judged, crowd)),
+        }
+
+    def seconds(self, sizes: Sequence[tuple[Sequence[str], int]], judged: bool, found: Candidates) -> dict[int, float]:
+        """Median latency of a query asked alone, by its number of candidates, as far as so many were sampled."""
+        most, medians = min(map(len, found.values())), {}
+        for experts, samples in sizes:
+            if (n := len(experts) * samples) <= most:
+                self.progress("timing the curves", n / most)
+                medians[n] = self.latency(sweep(experts, range(samples), judged=judged), self.hot)[0]
+        return medians
+
     def time(self, way: Way) -> tuple[float, float]:
         options = self.cold | {"temperature": 0.0} if way.key == "single" else self.hot
-        seconds, tokens = [], 0
+        return self.latency(policy_named(way.policy, **way.settings), options)
+
+    def latency(self, policy: Policy, options: Mapping[str, Any]) -> tuple[float, float]:
+        """Median seconds of a query asked alone, and the tokens per second that all of them wrote."""
+        seconds: list[float] = []
+        spent: list[int] = []
         for task in self.tasks[:TIMED_TASKS]:
             verify = lambda text, task=task: self.checker.right(task, text)  # noqa: E731
             functions = {"label": self.checker.label_of(task), "verify": verify}
             begun = perf_counter()
-            result = self.octavo.ask(task.prompt, policy=way.policy, settings=way.settings, **functions, **options)
+            self.octavo.ask(task.prompt, policy=counted(policy, spent), **functions, **options)
             seconds.append(perf_counter() - begun)
-            tokens += result.new_tokens
-        return median(seconds), tokens / sum(seconds)
+        return median(seconds), sum(spent) / sum(seconds)
 
     def baseline(self, name: str) -> list[Row]:
         """A rival's first expert: greedy, and `best_of` samples among which its value model picks."""
@@ -260,6 +310,7 @@ def _evaluation(
     tasks: Sequence[Task],
     rows: list[Row],
     sampled: Mapping[str, Sequence[Sampled]],
+    curves: dict[str, list[Point]],
     best: str,
     chosen_on: str,
     count: int,
@@ -273,7 +324,7 @@ def _evaluation(
         comparisons=compared,
         judge=judged(crowd),
         pass_at_k=_pass_at_k(sampled, crowd, best),
-        by_samples=_by_samples(sampled, best),
+        curves=curves,
         best=best,
         chosen_on=chosen_on,
         statements=[each.sentence() for each in compared],
@@ -310,14 +361,6 @@ def _passes(candidates: Candidates) -> dict[int, float]:
     return {
         k: float(np.mean([pass_at(k, n, c) for n, c in counts])) for k in (1, 2, 4, 8, 16, 32, 64, 100) if k <= fewest
     }
-
-
-def _by_samples(sampled: Candidates, best: str) -> dict[int, float]:
-    """Accuracy of the value model's pick among the best expert's first n samples; empty without values."""
-    rows = [[e for e in found if e.expert == best and e.value is not None] for found in sampled.values()]
-    most = min(map(len, rows))
-    picks = {n: [max(row[:n], key=lambda each: each.value or 0.0).correct for row in rows] for n in range(1, most + 1)}
-    return {n: float(np.mean(right)) for n, right in picks.items() if n & (n - 1) == 0 or n == most}
 
 
 def _devices(octavo: Octavo) -> dict[str, list[str]]:

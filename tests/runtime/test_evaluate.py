@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from octavo.profiles.errors import ConfigError
+from octavo.runtime.contest import counted
 from octavo.runtime.core.policies import policy_named
-from octavo.runtime.core.query import Ensemble
+from octavo.runtime.core.query import Candidate, Ensemble, Query
+from octavo.runtime.curves import curve
 from octavo.runtime.datasets import Task, last_number
 from octavo.runtime.evaluate import Comparison, evaluate
 from octavo.runtime.playback import play, store
@@ -60,6 +63,35 @@ def test_pass_at_k_is_the_chance_that_a_random_subset_holds_a_right_one() -> Non
     seen = np.mean([right[rng.permutation(10)[:4]].any() for _ in range(20_000)])
     assert pass_at(4, 10, 3) == pytest.approx(seen, abs=0.01)
     assert (pass_at(1, 10, 3), pass_at(8, 10, 3), pass_at(2, 2, 0)) == (pytest.approx(0.3), 1.0, 0.0)
+
+
+def test_a_point_of_a_curve_is_the_mean_over_all_subsets_of_so_many_candidates() -> None:
+    rng = np.random.default_rng(5)
+    values, right = rng.permutation(6) / 6, rng.random(6) < 0.5
+    found = candidates(*[("a", i, bool(right[i]), float(values[i]), 2 + i) for i in range(6)])
+    points = curve({"q": found}, by_value=True)
+    for n, point in enumerate(points, 1):
+        picks = [max(some, key=lambda each: each.value or 0.0).correct for some in combinations(found, n)]
+        assert point.accuracy.value == pytest.approx(np.mean(picks))
+        assert point.tokens == pytest.approx(
+            np.mean([sum(e.new_tokens for e in some) for some in combinations(found, n)])
+        )
+    tied = curve({"q": candidates(*[("a", i, i == 0, 0.5, 2) for i in range(4)])}, by_value=True)
+    assert [point.accuracy.value for point in tied] == pytest.approx([0.25] * 4)
+
+
+def test_a_pruned_query_pays_for_the_prefixes_that_it_dropped() -> None:
+    spent: list[int] = []
+    deliberation = counted(policy_named("pruned", after_tokens=3), spent)(Ensemble(("a", "b"), 1), Query(0, 1, 8))
+    first, second = next(deliberation)
+    prefixes = [Candidate(first, 3, -0.1, finished=False), Candidate(second, 3, -0.2, finished=False)]
+    assert deliberation.send(prefixes[0]) == []
+    going = deliberation.send(prefixes[1])
+    assert [inference.continues for inference in going] == prefixes
+    deliberation.send(Candidate(going[0], 5))
+    with pytest.raises(StopIteration):
+        deliberation.send(Candidate(going[1], 5))
+    assert spent == [3, 3, 5, 5]
 
 
 def test_auc_is_the_chance_that_a_right_one_is_scored_higher() -> None:
@@ -207,9 +239,18 @@ def test_an_evaluation_ends_with_its_table_its_records_and_its_sentences(
         **options,
     )
     rows = {row.key: row for row in found.rows}
-    assert {"single", "best_of_n", "majority", "ensemble", "early_exit", "oracle", "rival_best_of_n"} <= set(rows)
+    assert {"single", "best_of_n", "majority", "ensemble", "early_exit", "cascade", "pruned", "oracle"} <= set(rows)
     assert all(row.accuracy.value <= rows["oracle"].accuracy.value for key, row in rows.items() if key == "ensemble")
+    assert "rival_best_of_n" in rows
     assert rows["ensemble"].inferences == 4
+    assert 0 < rows["pruned"].tokens <= rows["ensemble"].tokens
+    assert all(rows[key].seconds for key in ("pruned", "cascade", "ensemble", "best_of_n"))
+    assert {name: [each.n for each in points] for name, points in found.curves.items()} == {
+        name: [1, 2, 3, 4] for name in (found.best, "ensemble")
+    }
+    assert found.curves["ensemble"][-1].accuracy == rows["ensemble"].accuracy
+    assert found.curves["ensemble"][-1].tokens == pytest.approx(rows["ensemble"].tokens)
+    assert all(points[n - 1].seconds for points in found.curves.values() for n in (1, 2, 4))
     assert found.best in ("expert-0", "expert-1")
     assert "flatters" in found.chosen_on
     assert all(0 <= share <= 1 for share in shares)
