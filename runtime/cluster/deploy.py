@@ -172,7 +172,7 @@ def serve_on_ray(settings: ClusterSettings, address: str | None) -> None:
     if settings.server.port == 0:
         raise ConfigError("serve: --port 0 is not for --on ray: every node's proxy listens on the same port")
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        ray.init(address=address or "local", log_to_driver=False, configure_logging=False)
     except ConnectionError as error:
         raise MachineError(f"serve: no Ray cluster at {address}: {error}") from None
     stop = Event()
