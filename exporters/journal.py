@@ -28,8 +28,12 @@ def member_key(checkpoint: Checkpoint, models: dict[str, bytes], precision: str,
     digest = hashlib.sha256(f"{precision} {verified}".encode())
     for model in models.values():
         digest.update(model)
-    config = (checkpoint.base or checkpoint.folder) / "config.json"
-    for path in sorted({tensor.path for tensor in checkpoint.tensors.values()} | {config}):
+    origin = checkpoint.base or checkpoint.folder
+    files = {
+        origin / "config.json",
+        *origin.glob("*.safetensors"),
+    }  # a traced model's tensors lie in no file that stays
+    for path in sorted({tensor.path for tensor in checkpoint.tensors.values()} | files):
         stat = path.stat()
         digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()

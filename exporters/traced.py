@@ -50,7 +50,7 @@ def traced_graph(name: str, checkpoint: Checkpoint, settings: Settings, scratch:
     if checkpoint.base is not None or not traceable(checkpoint.model_type):
         raise BundleError(f"{where}: Optimum cannot trace {checkpoint.model_type!r} models with a cache")
     model = trace(where, scratch)
-    tensors: dict[str, Tensor] = dict(traced_tensors(model, scratch))
+    tensors: dict[str, Tensor] = dict(traced_tensors(model, where / "config.json"))
     net, kv = Fitting(model, checkpoint, _context(checkpoint, settings)).fit()
     graph = Graph(name, "ort", "fp32", "logits", _vocabulary(net), net, kv, route="optimum")
     return graph, replace(checkpoint, tensors=tensors)
@@ -199,10 +199,10 @@ class Fitting:
             self.net.adopt_initializer(value, large=_weight(value) if _size(value) >= INLINE else None)
 
 
-def traced_tensors(model: ir.Model, scratch: Path) -> dict[str, TracedTensor]:
-    """The large initializers of a traced graph, by name."""
+def traced_tensors(model: ir.Model, origin: Path) -> dict[str, TracedTensor]:
+    """The large initializers of a traced graph, by name; `origin` is a file of the checkpoint that was traced."""
     return {
-        name: TracedTensor(value.const_value, scratch / "model.onnx")
+        name: TracedTensor(value.const_value, origin)
         for name, value in model.graph.initializers.items()
         if value.const_value is not None and _size(value) >= INLINE
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import onnx
 import pytest
 
 from octavo.exporters.export import export_bundle
+from octavo.exporters.opening import open_session
 from octavo.exporters.player import Player, greedy
 from octavo.exporters.progress import ExportProgress
 from octavo.profiles.errors import BundleError, ConfigError, GateError, MachineError
@@ -26,6 +28,15 @@ LARGE = {"vocab_size": 700}  # an embedding that is worth sharing
 def bundle(make_model: Maker, tmp_path: Path) -> Path:
     export_bundle([make_model(seed=seed) for seed in range(2)], tmp_path / "bundle", verify=False)
     return tmp_path / "bundle"
+
+
+@pytest.fixture(scope="module")
+def tiny(make_model: Maker, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Two bundles to copy: one whose weights lie beside its graph, and one whose experts share them."""
+    folder, bundles = make_model(**LARGE), tmp_path_factory.mktemp("tiny")
+    export_bundle([folder], bundles / "own", verify=False)
+    export_bundle([folder, folder], bundles / "shared", verify=False)
+    return {False: bundles / "own", True: bundles / "shared"}
 
 
 def share_embedding(source: Path, target: Path) -> None:
@@ -197,14 +208,15 @@ def unlisted(bundle: Path) -> None:
 
 
 def pointed_elsewhere(location: str) -> Callable[[Path], None]:
-    def attack(bundle: Path) -> None:
-        model = weights_of(bundle).with_name("model.onnx")
-        proto = onnx.load(model, load_external_data=False)
-        for entry in next(t for t in proto.graph.initializer if t.external_data).external_data:
-            entry.value = location if entry.key == "location" else entry.value
-        model.write_bytes(proto.SerializeToString())
+    return lambda bundle: point(weights_of(bundle).with_name("model.onnx"), "location", location)
 
-    return attack
+
+def point(model: Path, key: str, value: str) -> None:
+    """Change what a model says of the place of its first weight."""
+    proto = onnx.load(model, load_external_data=False)
+    for entry in next(t for t in proto.graph.initializer if t.external_data).external_data:
+        entry.value = value if entry.key == key else entry.value
+    model.write_bytes(proto.SerializeToString())
 
 
 def manifest_path(path: str) -> Callable[[Path], None]:
@@ -240,6 +252,46 @@ def test_a_bundle_that_was_tampered_with_is_refused(attack: str, bundle: Path) -
     ATTACKS[attack](bundle)
     with pytest.raises(BundleError):
         verify_bundle(bundle)
+
+
+def forged(bundle: Path, key: str, value: str) -> None:
+    """Point a weight elsewhere, and make every hash in the manifest right again."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for model in bundle.glob("*/model.onnx"):
+        point(model, key, value)
+        entry = next(file for file in manifest["files"] if file["path"] == model.relative_to(bundle).as_posix())
+        entry |= {"sha256": sha256_of(model), "size": model.stat().st_size}
+        manifest["graphs"][0]["sha256"] = sha256_of(model)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+FORGERIES = {
+    "location": ["../secret", "{outside}/secret", "/proc/self/environ", "sub/../../secret", "secret"],
+    "offset": ["-1", str(2**62), str(2**64 - 1)],
+    "length": ["-5", "4", str(10**12)],
+}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key in FORGERIES for value in FORGERIES[key]])
+def test_forged_external_data_is_not_opened(
+    key: str, value: str, shared: bool, tiny: dict[bool, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where all hashes are right: not from the model's folder, and not from weights that are handed in by name."""
+    import onnxruntime as ort
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny[shared], bundle)
+    (tmp_path / "secret").write_bytes(b"x" * 10**6)
+    monkeypatch.chdir(tmp_path)
+    weights = verify_bundle(bundle).experts[0].weights[0]
+    open_session(bundle, weights, ort.SessionOptions(), ["CPUExecutionProvider"])
+    forged(bundle, key, value.format(outside=tmp_path))
+    assert verify_bundle(bundle).experts[0].weights[0] == weights
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    with pytest.raises((ort.capi.onnxruntime_pybind11_state.Fail, BundleError)):
+        open_session(bundle, weights, options, ["CPUExecutionProvider"])
 
 
 def test_the_page_on_bundles_decodes_as_it_says(make_model: Maker, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from octavo.exporters.export import export_bundle
+from octavo.exporters.progress import ExportProgress
 from octavo.profiles.errors import BundleError
 from octavo.profiles.manifest import verify_bundle
 from tests.exporters.conftest import Maker
@@ -37,6 +38,22 @@ def test_an_unknown_architecture_is_traced_and_held_to_the_same_gate(tmp_path: P
         assert parity is not None
         assert parity.max_abs_error < 1e-3
         assert parity.greedy_equal
+
+
+def test_an_interrupted_trace_keeps_what_was_finished(tmp_path: Path) -> None:
+    folders = [make_foreign(tmp_path / f"gpt2-{seed}", seed, n_layer=1) for seed in range(2)]
+    written: list[str | None] = []
+
+    def stop(progress: ExportProgress) -> None:
+        if progress.stage == "weights":
+            written.append(progress.model)
+            if len(written) == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(folders, tmp_path / "bundle", progress=stop, verify=False)
+    export_bundle(folders, tmp_path / "bundle", progress=stop, verify=False)
+    assert written == ["gpt2-0", "gpt2-1", "gpt2-1"]
 
 
 def test_the_two_routes_agree(make_model: Maker, tmp_path: Path) -> None:
