@@ -128,6 +128,43 @@ class Lane:
             self.held -= asked.found + asked.tokens
         self.ended.append((now, asked.query, column))
 
+    def decode(self, now: float, time: float, *, stops: bool) -> float:
+        """Steps without prompts until this time, until a prompt can be read, or (`stops`) until an answer is whole.
+
+        `Engine` has the same for several lanes; this is where a sketch's time goes, so it calls little.
+        """
+        finishing, line_of, ended = self.finishing, self.latency.decode, self.ended
+        rows, step, context, held = self.rows, self.step, self.context, self.held
+        while rows and now < time:
+            line = line_of(rows, context)
+            seconds, growth = line.seconds, line.slope * rows
+            steps = finishing[0][0] - step
+            whole = steps * seconds + growth * steps * (steps - 1) / 2
+            if whole > time - now:
+                steps = min(steps, _steps(seconds, growth, time - now))
+                whole = steps * seconds + growth * steps * (steps - 1) / 2
+            now += whole
+            step += steps
+            context += steps * rows
+            held += steps * rows
+            if finishing[0][0] > step:
+                break  # the time has come
+            while finishing and finishing[0][0] <= step:
+                _, query, column, asked, new = heappop(finishing)
+                length = asked.found + asked.tokens
+                rows -= 1
+                context -= length + new
+                held -= new
+                asked.open -= 1
+                if not asked.open:
+                    held -= length
+                self.load -= 1
+                ended.append((now, query, column))
+            if stops or self.queue:
+                break
+        self.rows, self.step, self.context, self.held = rows, step, context, held
+        return now
+
     def forward(self, steps: int, now: float) -> None:
         """The rows have written so many tokens each; those whose answer is whole leave."""
         self.step += steps
@@ -141,13 +178,21 @@ class Lane:
             self._leave(asked, now, column)
 
 
+def _steps(seconds: float, growth: float, left: float) -> int:
+    """The step that ends after so many seconds, where the first takes `seconds` and each `growth` more."""
+    half = growth / 2
+    linear = seconds - half
+    root = left / seconds if half * left < 1e-12 else (sqrt(linear * linear + 4 * half * left) - linear) / growth
+    return max(1, int(root) + 1)
+
+
 class Engine:
     """The lanes of one replica, which take turns. `judged` is told of answers as soon as they are whole."""
 
     def __init__(self, lanes: Sequence[Lane], judged: Callable[[Ended], None] | None = None) -> None:
         self.lanes = lanes
         self.judged = judged
-        self.now = 0.0
+        self.now = self.busy = 0.0
         self._heard = [0] * len(lanes)
 
     def until(self, time: float) -> None:
@@ -157,11 +202,15 @@ class Engine:
             if not active:
                 self.now = time
                 return
+            before = self.now
             if any(lane.prefills for lane in active):
                 for lane in active:
                     self._one(lane)
+            elif len(active) == 1:
+                self.now = active[0].decode(self.now, time, stops=self.judged is not None)
             else:
                 self._many(active, time)
+            self.busy += self.now - before
             if self.judged:
                 self._tell(self.judged)
 
@@ -189,13 +238,7 @@ class Engine:
             steps = min(steps, lane.finishing[0][0] - lane.step)
         whole = steps * seconds + growth * steps * (steps - 1) / 2
         if whole > time - self.now and time < inf:
-            half = growth / 2
-            linear = seconds - half
-            left = time - self.now
-            root = (
-                left / seconds if half * left < 1e-12 else (sqrt(linear * linear + 4 * half * left) - linear) / growth
-            )
-            steps = min(steps, max(1, int(root) + 1))
+            steps = min(steps, _steps(seconds, growth, time - self.now))
             whole = steps * seconds + growth * steps * (steps - 1) / 2
         self.now += whole
         for lane in active:
@@ -205,33 +248,37 @@ class Engine:
 class Reader:
     """A device that only reads prompts, first come, first served: as many a step as fit."""
 
-    __slots__ = ("_alone", "end", "latency", "load", "read", "step_tokens", "waiting")
+    __slots__ = ("_alone", "busy", "end", "latency", "load", "next", "read", "step_tokens", "waiting")
 
     def __init__(self, latency: LatencyModel, step_tokens: int, alone: dict[tuple[int, int], float]) -> None:
         self.latency, self.step_tokens = latency, step_tokens
-        self.end = 0.0
+        self.end = self.busy = 0.0
+        self.next = inf  # when the next step begins
         self.load = 0
         self.waiting: deque[tuple[float, int, int, int]] = deque()
         self.read: list[tuple[float, int]] = []
         self._alone = alone
 
     def add(self, time: float, tokens: int, found: int, index: int) -> None:
+        if not self.waiting:
+            self.next = max(self.end, time)
         self.waiting.append((time, tokens, found, index))
         self.load += tokens + found + 1
 
     def until(self, time: float) -> None:
         """Begin every step that begins before this time. Those who come at one moment are read together."""
         waiting = self.waiting
-        while waiting:
-            start = max(self.end, waiting[0][0])
-            if start >= time:
-                return
+        while self.next < time:
+            start = self.next
             batch = [waiting.popleft()]
             budget = self.step_tokens - batch[0][1]
             while waiting and waiting[0][0] <= start and waiting[0][1] <= budget:
                 batch.append(waiting.popleft())
                 budget -= batch[-1][1]
-            self.end = start + self._seconds(batch)
+            seconds = self._seconds(batch)
+            self.busy += seconds
+            self.end = start + seconds
+            self.next = max(self.end, waiting[0][0]) if waiting else inf
             for _, tokens, found, index in batch:
                 self.load -= tokens + found + 1
                 self.read.append((self.end, index))

@@ -22,12 +22,12 @@ STORMY = 0.4
 """The same where it does not keep up."""
 CLEARER = 0.025
 """The same of a sketch on the very queries of the runs that decide."""
+CLEAREST = 0.005
+"""The same where the point's simulation on one of these seeds corrects it."""
 SHORT = 300
-"""Queries of a short run, and of a sketch, at least."""
+"""Queries of a run or a sketch, at least, where nothing else is asked for."""
 SPANS = 8
 """A run lasts at least so many times the longest latency that a target allows: it must come to a steady state."""
-DECIDING = 400
-"""Queries per seed of the runs that decide, at least, where nothing else is asked for."""
 STATIONARY = ("poisson", "gamma", "weibull", "closed_loop")
 
 
@@ -36,13 +36,15 @@ class Lab:
     """Judges points of one scenario on common random numbers, and remembers every one.
 
     Sketches are corrected by ratios of metrics: `corrections` by shape and `common` for the others, of simulations over
-    sketches of the same queries; `seeded` of all seeds' queries over the first one's.
+    sketches of the same queries; `seeded` of all seeds' queries over the first one's. Where it is `light` the other
+    seeds of what the first one's simulation clearly settles are sketched too.
     """
 
     scenario: Scenario
     pool: Pool
     seeds: tuple[int, ...]
     queries: int | None = None
+    light: bool = False
     short: dict[Point, Evaluation] = field(default_factory=dict)
     full: dict[Point, Evaluation] = field(default_factory=dict)
     corrections: dict[Shape, dict[str, float]] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Lab:
 
     def on(self, scenario: Scenario) -> Lab:
         """The same laboratory for other traffic or targets; what corrects its sketches is kept."""
+        same = scenario.workload == self.scenario.workload and scenario.hardware == self.scenario.hardware
         return Lab(
             scenario,
             self.pool,
@@ -60,6 +63,7 @@ class Lab:
             self.queries,
             corrections=self.corrections,
             common=self.common,
+            _sketchers=self._sketchers if same else {},
         )
 
     def known(self, point: Point) -> Evaluation | None:
@@ -119,7 +123,8 @@ class Lab:
 
     def rough(self, at: Evaluation) -> Lab:
         """One seed and few queries, corrected by what the simulation of a point came to: for its neighbours."""
-        lab = Lab(self.scenario, self.pool, self.seeds[:1], round(min(self._steady, self.length)))
+        few = round(min(self._steady, self.length))
+        lab = Lab(self.scenario, self.pool, self.seeds[:1], few, _sketchers=self._sketchers)
         sketch = lab._sketch(at.point, lab.seeds, lab.queries)
         if sketch and not at.overloaded:
             lab.common = _ratios(at, sketch)
@@ -135,7 +140,7 @@ class Lab:
         metrics = {name: over_seeds([each.metrics[name] for each in drawn]) for name in drawn[0].metrics}
         overloaded = next((each.overloaded for each in drawn if each.overloaded), None)
         paid = usd_per_hour(point.applied(self.scenario))
-        return Evaluation(point, metrics, paid, overloaded, queries, seeds, sketched=True)
+        return Evaluation(point, metrics, paid, overloaded, queries, seeds, sketched=True, strain=drawn[0].strain)
 
     def _sketcher(self, seed: int, queries: int | None) -> Sketcher:
         if (seed, queries) not in self._sketchers:
@@ -159,15 +164,14 @@ class Lab:
         return 1 < found.worst(targets) < 1 + doubt
 
     def confirm(self, point: Point, targets: Targets | None = None) -> Evaluation:
-        """All seeds, at full length; fewer where those that have run miss a target beyond their interval."""
+        """All seeds, at full length; only the first where that one misses a target beyond its interval."""
         if point in self.full:
             return self.full[point]
         targets = targets or self.scenario.targets
         before = self.short.get(point)
-        first = 1 if self.pool.jobs == 1 or self.pool.jobs < len(self.seeds) else len(self.seeds)
-        found = self._evaluate(point, self.seeds[:first], self.queries)
-        if first < len(self.seeds) and not found.clearly_misses(targets):
-            found = self._evaluate(point, self.seeds, self.queries)
+        found = self._evaluate(point, self.seeds[:1], self.queries)
+        if len(self.seeds) > 1 and not found.clearly_misses(targets):
+            found = self._extended(found, targets) or self._evaluate(point, self.seeds, self.queries)
         self.full[point] = found
         if (
             before
@@ -178,6 +182,18 @@ class Lab:
         ):
             self.corrections[point.shape] = _ratios(found, before)
         return found
+
+    def _extended(self, first: Evaluation, targets: Targets) -> Evaluation | None:
+        """The first seed's run, with latencies of all seeds by sketches that it corrects; None where that is close."""
+        if not self.light:
+            return None
+        alike, every = (self._sketch(first.point, seeds, self.queries) for seeds in (self.seeds[:1], self.seeds))
+        if alike is None or every is None or every.overloaded:
+            return None
+        factors = _ratios(first, alike)
+        seeded = {n: _scaled(e, factors.get(n, 1.0)) for n, e in every.metrics.items()}
+        found = replace(first, metrics={**first.metrics, **seeded})
+        return None if abs(found.worst(targets) - 1) < CLEAREST else found
 
     def recheck(self, point: Point, times: int = 10) -> Evaluation | None:
         """On seeds that nothing was decided by, and so many times as long; None where the traffic has an end."""
@@ -228,7 +244,7 @@ def deciding(scenario: Scenario) -> int | None:
     own = scenario.workload.queries
     if own is None or scenario.workload.arrivals.kind not in STATIONARY:
         return None
-    return round(min(own, max(DECIDING, steady(scenario))))
+    return round(min(own, steady(scenario)))
 
 
 def steady(scenario: Scenario) -> float:
@@ -254,3 +270,8 @@ def _ratios(better: Evaluation, rougher: Evaluation) -> dict[str, float]:
 
 def _corrected(found: Evaluation, factors: Mapping[str, float]) -> Evaluation:
     return replace(found, metrics={n: Estimate(e.value * factors.get(n, 1.0)) for n, e in found.metrics.items()})
+
+
+def _scaled(found: Estimate, factor: float) -> Estimate:
+    low, high = (None if end is None else end * factor for end in (found.low, found.high))
+    return Estimate(found.value * factor, low, high)

@@ -8,7 +8,6 @@ from math import inf
 from typing import Any
 
 from octavo.profiles.errors import InfeasibleError
-from octavo.profiles.fleet import Placement
 from octavo.profiles.load import vary
 from octavo.profiles.scenario import Scenario, Targets
 from octavo.simulator.estimate import tidy
@@ -17,7 +16,7 @@ from octavo.simulator.plan.cost import HOURS_PER_MONTH
 from octavo.simulator.plan.demand import demand
 from octavo.simulator.plan.lab import Lab, deciding
 from octavo.simulator.plan.search import Search
-from octavo.simulator.plan.space import Space, furnished, shapes
+from octavo.simulator.plan.space import Space, furnished, shapes, who
 from octavo.simulator.plan.trials import Evaluation, Pool
 
 SHOWN = (
@@ -84,9 +83,9 @@ class Line:
         return found[-1] if found else None
 
     def look_at_next_cheaper(self) -> None:
-        """Simulate it, where only a sketch says why it fails; the plan's reasons are the simulator's."""
+        """Simulate it, where only a sketch says why it fails, and says so by little."""
         cheaper = self.next_cheaper
-        if cheaper and cheaper.sketched:
+        if cheaper and cheaper.sketched and self.lab.is_doubtful(cheaper, self.scenario.targets):
             self.lab.confirm(cheaper.point)
             self.points = sorted(self.lab.everything(), key=lambda each: (each.usd_per_hour, each.point.key))
 
@@ -151,7 +150,8 @@ def planned_line(
     full = furnished(scenario, space)
     asked = Brackets(full, demand(full, seeds[0]), space.most_devices)
     found = [asked.of(shape) for shape in shapes(full, space)]
-    lab = Lab(full, pool, seeds, queries or deciding(full))
+    light = not thorough and full.targets.accuracy is None  # else it may become the plan
+    lab = Lab(full, pool, seeds, queries or deciding(full), light)
     best = Search(lab, full.targets, found, progress, space.most_devices, thorough=thorough).run()
     return Line(name, full, lab, found, best, space)
 
@@ -165,11 +165,6 @@ def words(found: Evaluation, scenario: Scenario) -> str:
         mode = f" {place.mode}" if place.mode != "dedicated" else ""
         parts.append(f"{count} {place.hardware} for {who(place)}{mode}{shards}")
     return "; ".join([*parts, *(f"{name} {value}" for name, value in found.point.shape.engine.items())])
-
-
-def who(place: Placement) -> str:
-    """The models of a placement, in words."""
-    return " and ".join(place.of) if len(place.of) < 3 else f"{place.of[0]} to {place.of[-1]}"
 
 
 def failure(found: Evaluation, targets: Targets) -> str:

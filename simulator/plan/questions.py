@@ -12,8 +12,8 @@ from octavo.profiles.policy import Cascade
 from octavo.profiles.scenario import Scenario
 from octavo.simulator.panel import VALUE, slots
 from octavo.simulator.plan.lab import Lab
-from octavo.simulator.plan.line import Line, failure, who
-from octavo.simulator.plan.space import Point
+from octavo.simulator.plan.line import Line, failure
+from octavo.simulator.plan.space import Point, who
 from octavo.simulator.plan.traffic import scaled, slowed
 from octavo.simulator.plan.trials import Evaluation
 
@@ -55,7 +55,7 @@ class Swing:
 
 
 def headroom(line: Line) -> float | None:
-    """How many times the traffic the fleet carries within its targets, to 2 %; None where traffic has no rate."""
+    """How many times the traffic the fleet carries within its targets, to 3 %; None where traffic has no rate."""
     low, high = 1.0, 1.1
     while high <= MOST_TRAFFIC:
         carried = _carries(line, line.found, high)
@@ -65,7 +65,7 @@ def headroom(line: Line) -> float | None:
             break
         low, high = high, high * 1.4
     high = min(high, MOST_TRAFFIC)
-    while high > 1.02 * low:
+    while high > 1.03 * low:
         middle = (low + high) / 2
         low, high = (middle, high) if _carries(line, line.found, middle) else (low, middle)
     return low

@@ -103,6 +103,7 @@ class Plan:
             return None
         fleet = words(cheaper, self.chosen.scenario)
         strain = f"; {cheaper.strain}" if cheaper.strain else ""
+        strain += " (sketched)" if cheaper.sketched else ""
         return f"{fleet}, {cheaper.usd_per_hour:.2f} $/h: {failure(cheaper, self.chosen.scenario.targets)}{strain}"
 
     def checked(self) -> str | None:

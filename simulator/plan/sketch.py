@@ -29,7 +29,7 @@ from octavo.simulator.overload import overload
 from octavo.simulator.panel import VALUE, home, slots
 from octavo.simulator.plan.batches import Asked, Ended, Engine, Lane, Limits, Reader
 from octavo.simulator.plan.demand import WHOLE
-from octavo.simulator.plan.space import Point, Shape
+from octavo.simulator.plan.space import Point, Shape, who
 from octavo.simulator.streams import Streams
 
 LOAD = attrgetter("load")
@@ -42,14 +42,19 @@ class Sketch:
 
     metrics: dict[str, float]
     overloaded: str | None
+    strain: str
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Ends and first tokens by query and column, as seconds; NaN where the placement makes none."""
+    """Ends and first tokens by query and column, as seconds; NaN where the placement makes none.
+
+    `busy` is for how many seconds its busiest device works.
+    """
 
     ends: Floats
     first: Floats
+    busy: float
 
 
 def is_sketchable(scenario: Scenario) -> bool:
@@ -90,13 +95,17 @@ class Sketcher:
         if any(place.mode not in MODES or place.pipeline_parallel > 1 for place, _ in places):
             return None
         applied = point.applied(self.scenario)
-        stages = [self._asked(applied, point.shape, place, count) for place, count in places if self._writes(place)]
+        writing = [(place, count) for place, count in places if self._writes(place)]
+        stages = [self._asked(applied, point.shape, place, count) for place, count in writing]
         ends = _merged([stage.ends for stage in stages])
+        busy = [(stage.busy, who(place)) for stage, (place, _) in zip(stages, writing, strict=True)]
         judges = [(place, count) for place, count in places if VALUE in self.scenario.names_of(place)]
         if judges and self._judged and self._writes(judges[0][0]) is False:
             key = tuple((point.shape.alone(p).key, c) for p, c in places)
-            ends = self._judge(applied, key, *judges[0], ends)
-        return self._summary(ends, _merged([stage.first for stage in stages]))
+            scored = self._judge(applied, key, *judges[0], ends)
+            ends = scored.ends
+            busy.append((scored.busy, who(judges[0][0])))
+        return self._summary(ends, _merged([stage.first for stage in stages]), *max(busy))
 
     @property
     def _judged(self) -> bool:
@@ -114,7 +123,7 @@ class Sketcher:
             sets = [[name] for name in names] if place.mode == "dedicated" else [names]
             found = [self._followed(applied, place, together, replicas) for together in sets]
             ends, first = _merged([f.ends for f in found]), _merged([f.first for f in found])
-            self._stages[key] = Stage(ends, first)
+            self._stages[key] = Stage(ends, first, max(f.busy for f in found))
         return self._stages[key]
 
     def _followed(self, applied: Scenario, place: Placement, names: Sequence[str], replicas: int) -> Stage:
@@ -139,7 +148,8 @@ class Sketcher:
             engine.until(inf)
         writing = [lane for engine in engines for lane in (engine.lanes[:-1] if judged else engine.lanes)]
         ending = [engine.lanes[-1] for engine in engines] if judged else writing
-        return Stage(self._table([lane.ended for lane in ending]), self._table([lane.first for lane in writing]))
+        ended, first = (self._table(lists) for lists in ([e.ended for e in ending], [e.first for e in writing]))
+        return Stage(ended, first, max(engine.busy for engine in engines))
 
     def _group(self, query: int, columns: Sequence[int]) -> Asked:
         tokens, answers = self.prompts[query], self.lengths[query]
@@ -157,7 +167,7 @@ class Sketcher:
 
         return judge
 
-    def _judge(self, applied: Scenario, key: object, place: Placement, replicas: int, ends: Floats) -> Floats:
+    def _judge(self, applied: Scenario, key: object, place: Placement, replicas: int, ends: Floats) -> Stage:
         """When each candidate has its score, by judges on devices of their own."""
         if key not in self._stages:
             lane = self._lanes(applied, place, [VALUE])[0]
@@ -170,7 +180,8 @@ class Sketcher:
             for index in np.argsort(times, kind="stable").tolist():
                 time = times[index]
                 for reader in readers:
-                    reader.until(time)
+                    if reader.next < time:
+                        reader.until(time)
                 least = readers[0] if replicas == 1 else min(readers, key=LOAD)
                 least.add(time, tokens[index] - found[index], found[index], index)
             scored = np.full(self.answers.shape, np.nan)
@@ -178,8 +189,8 @@ class Sketcher:
                 reader.until(inf)
                 for end, index in reader.read:
                     scored[queries[index], columns[index]] = end
-            self._stages[key] = Stage(scored, scored)
-        return self._stages[key].ends
+            self._stages[key] = Stage(scored, scored, max(reader.busy for reader in readers))
+        return self._stages[key]
 
     def lengths_of(self, queries: Any, columns: Any) -> Any:
         """Tokens that a judge reads of these candidates."""
@@ -211,7 +222,7 @@ class Sketcher:
                 found[query, column] = time
         return found
 
-    def _summary(self, ends: Floats, first: Floats) -> Sketch:
+    def _summary(self, ends: Floats, first: Floats, busy: float, busiest: str) -> Sketch:
         scenario = self.scenario
         trip = self._trip()
         policy = scenario.ensemble.policy
@@ -225,7 +236,19 @@ class Sketcher:
         ttft = (np.nanmin(first, axis=1) + trip / 2 - self.times)[skip:]
         numbers = {f"latency_p{p}": float(np.percentile(latency, p)) for p in (50, 95, 99)}
         numbers["ttft_p95"] = float(np.percentile(ttft, 95))
-        return Sketch(numbers, overload(scenario.workload.arrivals, records))
+        share = min(1.0, busy / float(np.max(answered)))
+        strain = f"{self._late(answered)}busiest is a device of {busiest}, {share:.0%}"
+        return Sketch(numbers, overload(scenario.workload.arrivals, records), strain)
+
+    def _late(self, answered: Floats) -> str:
+        """How many queries take longer than they may, and since when."""
+        targets = self.scenario.targets
+        allowed = targets.latency_p95 or targets.latency_p99 or targets.latency_p50
+        late = np.nonzero(answered - self.times > (allowed or inf))[0]
+        if not len(late):
+            return ""
+        share, since = len(late) / len(self.times), self.times[late[0]]
+        return f"{share:.0%} of the queries take more than {allowed:g} s, the first one after {since:.0f} s; "
 
     def _trip(self) -> float:
         """Seconds there and back between client and council."""

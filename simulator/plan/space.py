@@ -188,3 +188,8 @@ def _modes(scenario: Scenario, place: Placement, space: Space) -> tuple[Mode, ..
     allowed: tuple[Mode, ...] = ("co-located", "swapped") if merged else get_args(Mode)
     found = tuple(mode for mode in allowed if mode in space.modes and (mode != "lora" or lora))
     return found or (place.mode,)
+
+
+def who(place: Placement) -> str:
+    """The models of a placement, in words."""
+    return " and ".join(place.of) if len(place.of) < 3 else f"{place.of[0]} to {place.of[-1]}"
