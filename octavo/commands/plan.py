@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from octavo import show, terminal
 from octavo.options import Json, Out
 from octavo.profiles.errors import ConfigError
+
+if TYPE_CHECKING:
+    from octavo.simulator.plan.trials import Pool
 
 
 def plan(
@@ -41,6 +44,8 @@ def plan(
     check: Annotated[bool, typer.Option("--check", help="Simulate the plan again, 10 times as long.")] = False,
     sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Show what moves the cost most.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Processes; all cores by default.", min=1)] = None,
+    on: Annotated[str, typer.Option(help="local, or ray: over a cluster's nodes, with the same result.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="On Ray: the cluster; one of this machine's own.")] = None,
     emit: Annotated[Path | None, typer.Option(help="Write what deploys and checks the plan to this folder.")] = None,
     image: Annotated[str | None, typer.Option(help="The container image that --emit names.")] = None,
     co2: Annotated[bool, typer.Option("--co2", help="Show the carbon too.")] = False,
@@ -68,6 +73,7 @@ def plan(
         "budgets": budget,
         "policies": policies(policy or (), loaded),
     }
+    pool = _pool(show.choice("on", on, Literal["local", "ray"]), jobs, ray_address)
     choices: dict[str, Any] = {name: tuple(values) for name, values in wanted.items() if values}
     with terminal.watching() as watch:
         found = find(
@@ -78,7 +84,7 @@ def plan(
             what_if=what_if or [],
             check_longer=check,
             sensitive=sensitivity,
-            jobs=jobs,
+            pool=pool,
             progress=lambda stage, share: watch(stage, share, ""),
         )
     if out:
@@ -88,3 +94,18 @@ def plan(
         print(found.to_json(), end="")
     else:
         terminal.say("\n".join([*lines(found, co2=co2), *(f"wrote {path}" for path in written)]))
+
+
+def _pool(on: str, jobs: int | None, ray_address: str | None) -> Pool:
+    """What runs the simulations."""
+    from octavo.simulator.plan.trials import Pool
+
+    if on == "local":
+        if ray_address:
+            raise ConfigError("plan: --ray-address goes with --on ray")
+        return Pool(jobs)
+    if jobs:
+        raise ConfigError("plan: --jobs is for --on local; on Ray, the cluster's processors are used")
+    from octavo.simulator.plan.on_ray import RayPool
+
+    return RayPool(ray_address)

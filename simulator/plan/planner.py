@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from octavo.profiles.errors import ConfigError
@@ -11,11 +11,9 @@ from octavo.profiles.scenario import Scenario
 from octavo.simulator.plan import questions as asked
 from octavo.simulator.plan.line import Infeasible, Line, planned_line, words
 from octavo.simulator.plan.result import Plan, WhatIf
-from octavo.simulator.plan.space import Space
-from octavo.simulator.plan.trials import Pool
+from octavo.simulator.plan.space import Space, furnished
+from octavo.simulator.plan.trials import Pool, Progress
 from octavo.simulator.supported import check
-
-Progress = Callable[[str, float], None]
 
 
 def plan(
@@ -28,29 +26,35 @@ def plan(
     check_longer: bool = False,
     sensitive: bool = False,
     jobs: int | None = None,
+    pool: Pool | None = None,
     progress: Progress = lambda stage, share: None,
 ) -> Plan:
     """The cheapest fleet for the scenario's traffic and targets.
 
     Runs that decide have so many `queries` per seed; by default the scenario's own, or as many as a steady state takes.
     Each of `what_if` (`a.b*=0.7`, several joined by `;`) is planned on its own. `check_longer` simulates the answer
-    again, ten times as long on fresh seeds; `sensitive` finds what moves its cost.
+    again, ten times as long on fresh seeds; `sensitive` finds what moves its cost. `pool` runs the simulations: by
+    default processes of this machine, `jobs` of them; it is closed. The plan is the same, whatever runs it.
 
     Raises Infeasible where nothing meets the targets, ConfigError where something is asked for that is not there.
     """
     check(scenario)
     space, chosen_seeds = space or Space(), tuple(scenario.seeds if seeds is None else seeds)
-    with Pool(jobs) as pool:
+    with pool or Pool(jobs) as pool:
 
-        def search(name: str, wanted: Scenario, thorough: bool = False) -> Line:
-            return planned_line(name, wanted, space, pool, chosen_seeds, queries, partial(progress, name), thorough)
+        def search(named: Iterable[tuple[str, Scenario]]) -> list[Line]:
+            wanted = [(name, (name, furnished(each, space), each is scenario)) for name, each in named]
+            found = pool.each(partial(_line, space, chosen_seeds, queries), wanted, progress)
+            for line in found:
+                line.lab.pool = pool  # what is asked later of a line that was found elsewhere is run from here
+            return found
 
-        own = search(scenario.name, scenario, True)
-        beside = tuple(search(name, each) for name, each in _variants(scenario, space))
+        own, *others = search([(scenario.name, scenario), *_variants(scenario, space)])
+        beside = tuple(others)
         chosen = _chosen(own, beside, space)
         if chosen is None:
             raise Infeasible(f"{scenario.name}: no fleet meets the targets; {own.why()}", own.closest)
-        supposed = tuple(_supposed(scenario, each, search) for each in what_if)
+        supposed = tuple(map(_supposed, what_if, search(_supposing(scenario, what_if))))
         progress("questions", 0.0)
         chosen.look_at_next_cheaper()
         found = Plan(
@@ -91,11 +95,28 @@ def _usd(line: Line) -> float:
     return line.found.usd_per_hour
 
 
-def _supposed(scenario: Scenario, text: str, search: Callable[[str, Scenario], Line]) -> WhatIf:
-    changes = [change.strip() for change in text.split(";") if change.strip()]
-    if not changes:
-        raise ConfigError("what-if: give a change, such as workload.arrivals.rate*=3")
-    line = search(f"what if {text}", override(scenario, changes).model_copy(update={"baselines": ()}))
+def _line(
+    space: Space,
+    seeds: tuple[int, ...],
+    queries: int | None,
+    pool: Pool,
+    wanted: tuple[str, Scenario, bool],
+    progress: Callable[[float], None],
+) -> Line:
+    """Where it runs is the pool's business, so all that it needs is given."""
+    name, scenario, thorough = wanted
+    return planned_line(name, scenario, space, pool, seeds, queries, progress, thorough)
+
+
+def _supposing(scenario: Scenario, what_if: Sequence[str]) -> Iterator[tuple[str, Scenario]]:
+    for text in what_if:
+        changes = [change.strip() for change in text.split(";") if change.strip()]
+        if not changes:
+            raise ConfigError("what-if: give a change, such as workload.arrivals.rate*=3")
+        yield f"what if {text}", override(scenario, changes).model_copy(update={"baselines": ()})
+
+
+def _supposed(text: str, line: Line) -> WhatIf:
     if line.best is None:
         return WhatIf(text, None, line.why())
     return WhatIf(text, line.best.usd_per_hour, words(line.best, line.scenario))

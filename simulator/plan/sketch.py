@@ -83,6 +83,7 @@ class Sketcher:
         most = [ask.query.max_new_tokens for ask in load.source.asks]
         self.answers = np.minimum(np.array(load.truth.totals), np.array(most)[:, None])
         self.lengths: list[list[int]] = self.answers.tolist()
+        self.outcomes = load.truth.outcomes
         self.columns = [name for name, _ in slots(self.scenario)]
         self.extra = getattr(self.scenario.ensemble.value, "extra_tokens", 0)
         block = self.scenario.engine.block_size
@@ -106,6 +107,15 @@ class Sketcher:
             ends = scored.ends
             busy.append((scored.busy, who(judges[0][0])))
         return self._summary(ends, _merged([stage.first for stage in stages]), *max(busy))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the answers after the warm-up, whatever the fleet; None where that takes more than the best score."""
+        if self.scenario.ensemble.policy.name not in ("ensemble", "best_of_n", "single"):
+            return None
+        best = np.argmax(self.outcomes.value, axis=1)[:, None] if len(self.columns) > 1 else np.zeros((1, 1), dtype=int)
+        right = np.take_along_axis(self.outcomes.right, np.broadcast_to(best, (len(self.times), 1)), axis=1)
+        return float(np.mean(right[int(self.scenario.workload.warmup * len(self.times)) :]))
 
     @property
     def _judged(self) -> bool:

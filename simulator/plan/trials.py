@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Scenario, Targets
@@ -17,6 +18,11 @@ from octavo.simulator.metrics import Sample
 from octavo.simulator.plan.space import Point
 from octavo.simulator.run import Run, run
 
+T = TypeVar("T")
+R = TypeVar("R")
+Progress = Callable[[str, float], None]
+Work = Callable[["Pool", T, Callable[[float], None]], R]
+"""A larger piece of work, such as the search for one scenario; it has the pool simulate what it asks for."""
 AT_LEAST = ("goodput", "availability", "accuracy")
 
 
@@ -156,6 +162,10 @@ class Pool(AbstractContextManager["Pool"]):
         if self._executor is None:
             self._executor = ProcessPoolExecutor(self.jobs)
         return list(self._executor.map(trial, tasks))
+
+    def each(self, work: Work[T, R], tasks: Sequence[tuple[str, T]], progress: Progress) -> list[R]:
+        """What the work comes to for each named task."""
+        return [work(self, task, partial(progress, name)) for name, task in tasks]
 
     def __enter__(self) -> Self:
         return self
