@@ -48,3 +48,9 @@ def test_a_hundred_samples_of_one_prompt() -> None:
 def test_what_the_council_withdraws_is_not_sketched() -> None:
     assert not is_sketchable(load_scenario("edge-cascade"))
     assert not is_sketchable(load_scenario("failure-day"))
+
+
+@pytest.mark.parametrize("name", ["single", "single-x16"])
+def test_what_is_right_does_not_take_a_simulation(name: str) -> None:
+    scenario = baselines(load_scenario("single-box", ["workload.queries=60"]))[name]
+    assert Sketcher(scenario, 0).accuracy == pytest.approx(simulate(scenario, seeds=[0])["accuracy"])
