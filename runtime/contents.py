@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.runtime.core.query import Candidate, Inference, Query
+from octavo.runtime.core.query import Candidate, Inference, Query, Variant
 from octavo.runtime.sampling import Sampling, stream_key
 
 Tokens = NDArray[np.int64]
@@ -35,7 +35,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """A query with its contents: `prompt` are the tokens that every model reads.
+    """A query with its contents: `prompt` are the tokens that every model reads, but for those with `own_prompts`.
 
     `number` tells queries of one seed apart. `label` finds in a text what a vote counts; `verify` says whether a text
     is right, for the policy that asks. `listener` hears what each token adds to an inference's text, perhaps nothing
@@ -58,6 +58,10 @@ class Request:
     grammar: str | None = None
     min_tokens: int = 0
     noted: int | None = None
+    own_prompts: Mapping[str, Tokens] = field(default_factory=dict)
+
+    def prompt_of(self, model: str) -> Tokens:
+        return self.own_prompts.get(model, self.prompt)
 
     def sampling_of(self, model: str) -> Sampling:
         return self.own_sampling.get(model, self.sampling)
@@ -113,9 +117,9 @@ class Contents:
 
     def sequence(self, inference: Inference) -> Tokens:
         """All that the inference reads before it writes: the prompt, and the candidate it judges or continues."""
-        request = self._requests[inference.query]
+        prompt = self._requests[inference.query].prompt_of(inference.model)
         read = inference.judges or inference.continues
-        return np.concatenate([request.prompt, self._written[read].tokens]) if read else request.prompt
+        return np.concatenate([prompt, self._written[read].tokens]) if read else prompt
 
     def key(self, inference: Inference) -> int:
         """Of the inference's random numbers."""
@@ -165,6 +169,11 @@ def prefix_names(tokens: Tokens, chunk: int | None) -> tuple[int, ...]:
         digest.update(tokens[stop - chunk : stop].tobytes())
         names.append(int.from_bytes(digest.digest(), "little"))
     return tuple(names)
+
+
+def variants_of(prompts: Mapping[str, Tokens], chunk: int | None) -> dict[str, Variant]:
+    """What the core knows of experts' own prompts."""
+    return {model: Variant(len(tokens), prefix_names(tokens, chunk)) for model, tokens in prompts.items()}
 
 
 def _labelled(label: Label | None, text: str) -> str | None:

@@ -121,6 +121,7 @@ def evaluate(
     seed: int = 0,
     temperature: float | None = None,
     max_new_tokens: int | None = None,
+    variants: Mapping[str, str] | None = None,
     out: Path | None = None,
     progress: Progress = silent,
     **load: Any,
@@ -131,8 +132,8 @@ def evaluate(
     right, the other finds the label that votes count; without a verifier a text is right when its label is the
     reference's. The best expert is chosen on the `validation` tasks (on the tasks themselves, where there are none, and
     then it says so). `baselines` are other bundles by name: their first expert is asked greedily and `best_of` times.
-    `load` goes to `Octavo.load`. With `out`, a folder, it writes eval.json, outcomes.jsonl (which the simulator reads)
-    and greedy.jsonl.
+    `variants` are the experts' own forms of the prompt, as for `Octavo.ask`; `load` goes to `Octavo.load`. With `out`,
+    a folder, it writes eval.json, outcomes.jsonl (which the simulator reads) and greedy.jsonl.
 
     Raises ConfigError, naming file and line, BundleError or MachineError.
     """
@@ -140,8 +141,10 @@ def evaluate(
     test, known = read_tasks(tasks, limit), read_tasks(validation, limit) if validation else []
     checker.demand(test, tasks)
     checker.demand(known, validation or tasks)
-    options = {"max_new_tokens": max_new_tokens, "seed": seed}
-    hot = options | ({} if temperature is None else {"temperature": temperature})
+    plain: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed}
+    heat = {} if temperature is None else {"temperature": temperature}
+    options = plain | {"variants": variants}
+    hot = options | heat
     with Octavo.load(bundle, samples=samples, **load) as octavo:
         run = _Run(octavo, checker, test, best_of, options, hot, progress)
         best, chosen_on = run.choose(known)
@@ -152,7 +155,7 @@ def evaluate(
         curves = run.curves(best, sampled)
     for name, path in (baselines or {}).items():
         with Octavo.load(path, **load) as rival:
-            rows += _Run(rival, checker, test, best_of, options, hot, progress).baseline(name)
+            rows += _Run(rival, checker, test, best_of, plain, plain | heat, progress).baseline(name)
     found = _evaluation(test, rows, sampled, curves, best, chosen_on, count, about)
     if out is not None:
         _write(out, found, sampled, greedy)

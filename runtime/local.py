@@ -15,7 +15,7 @@ import numpy as np
 
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import Manifest, verify_bundle
-from octavo.runtime.contents import Contents, Label, Request, Tokens, Written, prefix_names
+from octavo.runtime.contents import Contents, Label, Request, Tokens, Written, prefix_names, variants_of
 from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import Policy, policy_named
 from octavo.runtime.core.query import Candidate, Ensemble, Inference, Query
@@ -196,6 +196,8 @@ class Octavo:
         - `policy` (a name, or a generator of the core) and its `settings`, a mapping;
         - `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`: see `Sampling`; `experts`
           maps an expert's name to a Sampling of its own;
+        - `variants` maps an expert's name to a template with `{prompt}` in it: what that expert reads in place of the
+          text (of a conversation: of its last message). Judges read the prompt as it was asked;
         - `max_new_tokens`, cut down to what the context leaves; `stop`, strings that end a candidate;
         - `seed`: the same seed gives the same candidates, whatever else is asked meanwhile;
         - `deadline` in seconds: the answer is then chosen among what has arrived;
@@ -299,6 +301,7 @@ class Octavo:
         number: int = 0,
         deadline: float | None = None,
         experts: Mapping[str, Sampling] | None = None,
+        variants: Mapping[str, str] | None = None,
         label: Label | None = None,
         verify: Callable[[str], bool] | None = None,
         ends: bool = True,
@@ -308,11 +311,18 @@ class Octavo:
         **sampling: Any,
     ) -> tuple[Request, Policy, float | None]:
         tokens = self._tokens(prompt)
-        budget = self._budget(tokens, max_new_tokens)
+        own_prompts = self._own_prompts(prompt, variants or {})
+        budget = self._budget(max([tokens, *own_prompts.values()], key=len), max_new_tokens)
         chosen = self._policy(policy, settings or {}, verify is not None)
         self._check_names("experts", experts or {})
         request = Request(
-            Query(next(self._ids), len(tokens), budget, prefix_names(tokens, self.placed.prefix_tokens)),
+            Query(
+                next(self._ids),
+                len(tokens),
+                budget,
+                prefix_names(tokens, self.placed.prefix_tokens),
+                variants_of(own_prompts, self.placed.prefix_tokens),
+            ),
             tokens,
             self._sampling(sampling),
             experts or {},
@@ -326,6 +336,7 @@ class Octavo:
             self._grammar(grammar, ends=ends, min_tokens=min_tokens),
             min_tokens,
             self._noted(top_logprobs),
+            own_prompts,
         )
         return request, chosen, deadline
 
@@ -363,6 +374,15 @@ class Octavo:
         if len(prompt) and not 0 <= prompt.min() <= prompt.max() < self.vocabulary.size:
             raise ConfigError(f"prompt: token ids are in [0, {self.vocabulary.size})")
         return prompt
+
+    def _own_prompts(self, prompt: Prompt, variants: Mapping[str, str]) -> dict[str, Tokens]:
+        self._check_names("variants", variants)
+        for expert, template in variants.items():
+            if not isinstance(template, str) or "{prompt}" not in template:
+                raise ConfigError(f"variants: {expert}: a template must be a text with {{prompt}}, got {template!r}")
+        if variants and isinstance(prompt, np.ndarray):
+            raise ConfigError("variants: the prompt must be a text or a conversation, got token ids")
+        return {expert: self._tokens(filled(template, prompt)) for expert, template in variants.items()}
 
     def _shown(self, prompt: Prompt) -> str:
         """A prompt as a result shows it: of a conversation, the last message."""
@@ -460,6 +480,14 @@ class Octavo:
 
     def _deaths(self) -> str:
         return "".join(f"; {reason}" for reason in self.loop.dead.values())
+
+
+def filled(template: str, prompt: Prompt) -> Prompt:
+    """The prompt, or the last message of a conversation, in the template's place of `{prompt}`."""
+    if isinstance(prompt, str):
+        return template.replace("{prompt}", prompt)
+    *before, last = prompt
+    return [*before, {**last, "content": template.replace("{prompt}", str(last.get("content", "")))}]
 
 
 def limits_record(limits: Any) -> dict[str, int | bool]:

@@ -22,6 +22,7 @@ def ask(
     top_k: Annotated[int | None, typer.Option(min=1)] = None,
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    variants: Annotated[Path | None, typer.Option(help="JSON: an expert's name to its template with {prompt}.")] = None,
     json_schema: Annotated[Path | None, typer.Option(help="Every candidate must be JSON of this schema.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds; then answer with what has arrived.", min=0.0)] = None,
     seed: Seed = 0,
@@ -42,6 +43,8 @@ def ask(
         "top_p": top_p,
         "max_new_tokens": max_new_tokens,
     }
+    if variants is not None:
+        given["variants"] = show.json_object(variants)
     if json_schema is not None:
         given["grammar"] = show.json_object(json_schema)
     options = {name: value for name, value in given.items() if value is not None}

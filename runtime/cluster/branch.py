@@ -16,7 +16,7 @@ from octavo.runtime.cluster.layout import models_of
 from octavo.runtime.contents import Contents, Request
 from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import Deliberation, single
-from octavo.runtime.core.query import Ensemble, Expired, Inference, NoAnswer, Query, Score
+from octavo.runtime.core.query import Ensemble, Expired, Inference, NoAnswer, Query, Score, Variant
 from octavo.runtime.core.scheduler import Limits
 from octavo.runtime.engine import Ended
 from octavo.runtime.loop import Closed, Loop
@@ -86,7 +86,8 @@ class Branch:
 
         `tell` hears each piece of news, and None at the end, in a thread of the branch; it must be quick.
         """
-        query = Query(next(self._ids), len(errand.prompt), errand.max_new_tokens, errand.prefix)
+        own = {name: Variant(len(tokens), errand.own_prefixes[name]) for name, tokens in errand.own_prompts.items()}
+        query = Query(next(self._ids), len(errand.prompt), errand.max_new_tokens, errand.prefix, own)
         relay = _Relay(errand, tell, self._loop)
         request = Request(
             query,
@@ -101,6 +102,7 @@ class Branch:
             grammar=errand.grammar,
             min_tokens=errand.min_tokens,
             noted=errand.noted,
+            own_prompts=errand.own_prompts,
         )
         relay.request = request
         self._loop.submit(request, relay.over, relay.deliberate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -40,7 +40,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """Everything that one branch needs to run some inferences of one query. `watched` asks for the text as it grows."""
+    """Everything that one branch needs to run some inferences of one query. `watched` asks for the text as it grows.
+
+    `own_prompts`, with their prefixes, are of the experts here that read a prompt of their own.
+    """
 
     prompt: Tokens
     prefix: tuple[int, ...]
@@ -56,6 +59,8 @@ class Errand:
     grammar: str | None = None
     min_tokens: int = 0
     noted: int | None = None
+    own_prompts: Mapping[str, Tokens] = field(default_factory=dict)
+    own_prefixes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,7 @@ def errand_of(inferences: tuple[Inference, ...], contents: Contents) -> Errand:
     """The errand that asks for these inferences, which are of one query."""
     query = inferences[0].query
     request = contents.request(query)
+    models = {inference.model for inference in inferences}
     return Errand(
         request.prompt,
         query.prefix,
@@ -132,6 +138,8 @@ def errand_of(inferences: tuple[Inference, ...], contents: Contents) -> Errand:
         request.grammar,
         request.min_tokens,
         request.noted,
+        {model: tokens for model, tokens in request.own_prompts.items() if model in models},
+        {model: variant.prefix for model, variant in (query.variants or {}).items() if model in models},
     )
 
 

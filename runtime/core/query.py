@@ -10,24 +10,42 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The prompt as one model reads it, where that is another than the query's: its length, and its prefix's hashes."""
+
+    prompt_tokens: int
+    prefix: tuple[int, ...] = ()
+
+
 @dataclass(slots=True, eq=False, init=False)
 class Query:
     """What a user asks: the length of its prompt, a budget of new tokens, perhaps the hashes of the prompt's prefix.
 
     `prefix` holds one hash per leading chunk of the prompt (its size is the scheduler's `hash_tokens`); equal hashes
-    mean equal tokens up to there, so that their KV can be shared. Inferences of one query always share its prompt.
+    mean equal tokens up to there, so that their KV can be shared. Inferences of one query by one model always share its
+    prompt; `variants` are of experts that read a prompt of their own.
     """
 
     id: Final[int]
     prompt_tokens: Final[int]
     max_new_tokens: Final[int]
     prefix: Final[tuple[int, ...]]
+    variants: Final[dict[str, Variant] | None]
 
-    def __init__(self, id: int, prompt_tokens: int, max_new_tokens: int, prefix: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        id: int,
+        prompt_tokens: int,
+        max_new_tokens: int,
+        prefix: tuple[int, ...] = (),
+        variants: dict[str, Variant] | None = None,
+    ) -> None:
         self.id = id
         self.prompt_tokens = prompt_tokens
         self.max_new_tokens = max_new_tokens
         self.prefix = prefix
+        self.variants = variants or None
         if self.prompt_tokens < 1 or self.max_new_tokens < 1:
             raise ValueError(
                 f"query {self.id}: prompt_tokens and max_new_tokens must be at least 1, "
@@ -72,9 +90,21 @@ class Inference:
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens to prefill: the query's prompt, whatever of a candidate is read after it, and a judge's template."""
-        read = self.judges or self.continues
-        return self.query.prompt_tokens + (read.total_tokens if read else 0) + self.extra_tokens
+        """Tokens to prefill: the prompt, whatever of a candidate is read after it, and a judge's template."""
+        read, own = self.judges or self.continues, self.variant
+        prompt = self.query.prompt_tokens if own is None else own.prompt_tokens
+        return prompt + (read.total_tokens if read else 0) + self.extra_tokens
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Hashes of the leading chunks of the prompt that this model reads."""
+        own = self.variant
+        return self.query.prefix if own is None else own.prefix
+
+    @property
+    def variant(self) -> Variant | None:
+        """Its model's own form of the prompt; None where it reads the query's."""
+        return None if self.query.variants is None else self.query.variants.get(self.model)
 
     @property
     def budget(self) -> int:

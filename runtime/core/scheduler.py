@@ -461,7 +461,7 @@ class Scheduler:
 
     def _usable_prefix(self, inference: Inference) -> tuple[int, ...]:
         """The named chunks that the prompt really holds; none where nothing is cached."""
-        return inference.query.prefix[: inference.prompt_tokens // self.kv.hash_tokens] if self.kv.caching else ()
+        return inference.prefix[: inference.prompt_tokens // self.kv.hash_tokens] if self.kv.caching else ()
 
     def _reservation(self, tokens: int, rows: int, chunks: int) -> int:
         """Blocks that a prompt and its rows' copies of it need; in contiguous rows, cached chunks come on top."""

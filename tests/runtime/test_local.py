@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from octavo.profiles.errors import BundleError, ConfigError, MachineError
 from octavo.runtime.core.policies import POLICIES
-from octavo.runtime.core.trace import RunRecord, StepRecord
+from octavo.runtime.core.trace import InferenceRecord, RunRecord, StepRecord
 from octavo.runtime.local import Delta, Octavo, Result
 from octavo.runtime.ort.providers import CPU, CUDA, probe
 from octavo.runtime.sampling import Sampling
@@ -63,6 +64,53 @@ def test_an_expert_may_have_its_own_sampling(octavo: Octavo) -> None:
     first, second, third, fourth = texts(result)
     assert first == second
     assert third != fourth
+
+
+VARIANTS = {"expert-0": "say {prompt} " * 11}
+
+
+def test_an_expert_with_a_variant_answers_as_if_that_had_been_asked_and_the_others_as_ever(octavo: Octavo) -> None:
+    options: dict[str, Any] = {"seed": 4, "max_new_tokens": 8}
+    plain, asked = octavo.ask("ab", **options), octavo.ask(VARIANTS["expert-0"].replace("{prompt}", "ab"), **options)
+    for _ in range(2):  # the second time its prefix is cached
+        mixed = octavo.ask("ab", variants=VARIANTS, **options)
+        assert texts(mixed) == [*texts(asked)[:2], *texts(plain)[2:]]
+        assert [c.value for c in mixed.candidates[2:]] == pytest.approx([c.value for c in plain.candidates[2:]])
+    chat = octavo.ask([{"role": "user", "content": "ab"}], variants={"expert-0": "{prompt}"}, **options)
+    assert texts(chat) == texts(octavo.ask([{"role": "user", "content": "ab"}], **options))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_takes_variants(octavo: Octavo, policy: str) -> None:
+    result = octavo.ask("ab", variants=VARIANTS, policy=policy, max_new_tokens=20, verify=lambda text: "a" in text)
+    assert result.chosen in result.candidates
+    assert not result.degraded
+
+
+@pytest.mark.parametrize(
+    ("prompt", "variants", "message"),
+    [
+        ("a", {"nobody": "{prompt}"}, "variants: no expert 'nobody'"),
+        ("a", {"expert-0": "prompt"}, "variants: expert-0: a template must be a text with {prompt}"),
+        (np.array([3, 4]), {"expert-0": "{prompt}"}, "variants: the prompt must be a text"),
+        ("a", {"expert-0": "{prompt}" * 100_000}, "too long for the context"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused(octavo: Octavo, prompt: Any, variants: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        octavo.ask(prompt, variants=variants)
+
+
+def test_the_core_knows_how_long_each_experts_prompt_is(bundle: Path) -> None:
+    with Octavo.load(bundle, keep_records=True) as octavo:
+        octavo.ask("ab", variants={"expert-0": "ab {prompt}"}, max_new_tokens=4)
+        runs = [record for record in octavo.records() if isinstance(record, InferenceRecord)]
+        read = {"expert-0": "ab ab", "expert-1": "ab"}
+        lengths = {name: len(octavo.vocabulary.encode(text)) for name, text in read.items()}
+    assert all(run.prompt_tokens == lengths[run.model] for run in runs if run.model in lengths)
+    wrote = {(run.model, run.sample): run.new_tokens for run in runs if not run.judge}
+    judged = sorted(run.prompt_tokens for run in runs if run.judge)
+    assert judged == sorted(lengths["expert-1"] + written for written in wrote.values())
 
 
 def test_a_stream_gives_the_text_of_all_candidates_and_then_the_result(octavo: Octavo) -> None:

@@ -92,6 +92,8 @@ def told(result: Result) -> list[tuple[object, ...]]:
         },
         {"min_tokens": 12, "top_logprobs": 0},
         {"policy": "cascade", "settings": {"accept_at": 1.0}},
+        {"policy": "pruned", "settings": {"after_tokens": 4}, "variants": {"expert-0": "what {prompt}"}},
+        {"variants": {"expert-0": "say {prompt}", "expert-1": "{prompt}?"}},
         {"policy": "single", "temperature": 0.0},
         {"policy": "filtered", "verify": lambda text: "a" in text},
     ],
