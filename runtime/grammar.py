@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Form = Mapping[str, Any] | str
 KEPT = 32  # compiled grammars of one tokenizer
+AHEAD, TRIES = 4, 64  # tokens that some text must reach, unless that many beginnings leave it open
 SHOWN = 200  # characters of what the library says is wrong
 DEFAULTS = {"whitespace_pattern": " ?"}  # free white space would let a model write nothing else
 
@@ -45,6 +46,24 @@ def _library() -> Any:
     except ModuleNotFoundError:
         raise ConfigError("grammar: llguidance is not installed; install octavo[grammar]") from None
     return llguidance
+
+
+def _goes_on(matcher: Any, tokens: int, tries: list[int]) -> bool:
+    """Whether so many more tokens can follow, or the text be whole before; true where `tries` are used up."""
+    if matcher.is_error():
+        return False
+    if not tokens or matcher.is_accepting():
+        return True
+    bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+    for token in np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist():
+        tries[0] -= 1
+        if tries[0] < 0:
+            return True
+        after = matcher.deep_copy()
+        after.consume_token(token)
+        if _goes_on(after, tokens - 1, tries):
+            return True
+    return False
 
 
 class Follower:
@@ -86,11 +105,11 @@ class Grammars:
         self._lock = Lock()
 
     def check(self, source: str) -> None:
-        """Raise ConfigError where the grammar is wrong, too large, or cannot even be begun with these tokens."""
+        """Raise ConfigError where the grammar is wrong, too large, or every text ends in a blind alley soon."""
         matcher = self._compile(source)
         problem = matcher.get_error()
-        if not problem and not any(matcher.deep_copy().compute_bitmask()):
-            problem = "the bundle's tokenizer has no token that such a text could begin with"
+        if not problem and not _goes_on(matcher.deep_copy(), AHEAD, [TRIES]):
+            problem = "such a text cannot be begun with the tokens of the bundle's tokenizer"
         if problem:
             raise ConfigError(f"grammar: {problem.splitlines()[0][:SHOWN]}")
 

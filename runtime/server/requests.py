@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from octavo.runtime.contents import Tokens
 
@@ -13,6 +13,21 @@ Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(max_length=1024)]
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
 Ids = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(min_length=1)]
+
+
+def _kind(kind: type) -> BeforeValidator:
+    """Demands a value of the kind: to Python, false and 0 are equal."""
+
+    def check(value: object) -> object:
+        if value is not None and isinstance(value, bool) is not (kind is bool):
+            raise ValueError(f"must be a {'boolean' if kind is bool else 'number'}")
+        return value
+
+    return BeforeValidator(check)
+
+
+No = Annotated[Literal[False], _kind(bool)]
+Zero = Annotated[Literal[0], _kind(int)]
 
 
 class Strict(BaseModel):
@@ -46,7 +61,7 @@ class StreamOptions(Strict):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: No | None = None
 
 
 class TextFormat(Strict):
@@ -105,7 +120,7 @@ class Generation(Strict):
     min_p: Annotated[float, Field(ge=0, lt=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
-    frequency_penalty: Literal[0] | None = None
+    frequency_penalty: Zero | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     response_format: Format | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
@@ -179,7 +194,7 @@ class ChatRequest(Generation):
     function_call: Literal["none"] | None = None
     reasoning_effort: Literal["none"] | None = None
     service_tier: Literal["auto", "default"] | None = None
-    store: Literal[False] | None = None
+    store: No | None = None
     metadata: Annotated[dict[Name, Name], Field(max_length=64)] | None = None
     safety_identifier: Name | None = None
     prompt_cache_key: Name | None = None
@@ -220,7 +235,7 @@ class CompletionRequest(Generation):
 
     prompt: Text | Ids | Annotated[list[Text | Ids], Field(min_length=1, max_length=1)]
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    echo: Literal[False] | None = None
+    echo: No | None = None
     suffix: None = None
 
     @property

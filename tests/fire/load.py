@@ -60,9 +60,9 @@ class Client:
         with suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    async def ask(self, seen: Seen, seed: int) -> int:
-        """The status of one query."""
-        body = json.dumps(CHAT | {"seed": seed}).encode()
+    async def ask(self, seen: Seen, seed: int, **more: object) -> int:
+        """The status of one query; `more` are further fields of its body."""
+        body = json.dumps(CHAT | {"seed": seed} | more).encode()
         start = perf_counter()
         self._writer.write(HEAD % len(body) + body)
         head = await self._reader.readuntil(b"\r\n\r\n")

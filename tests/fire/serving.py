@@ -20,12 +20,16 @@ serve(Path(sys.argv[1]), ServerSettings(port=0, **json.loads(sys.argv[2])))
 
 
 @contextmanager
-def serving(bundle: Path, heard: list[str] | None = None, **settings: object) -> Iterator[str]:
-    """The URL of a server; raises where it does not end in order. `heard` gets what it logs."""
+def serving(
+    bundle: Path, heard: list[str] | None = None, started: list[int] | None = None, **settings: object
+) -> Iterator[str]:
+    """The URL of a server; raises where it does not end in order. `heard` gets what it logs, `started` its process."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(bundle), json.dumps(settings)], stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
+    if started is not None:
+        started.append(process.pid)
     first = process.stderr.readline()
     if '"listening"' not in first:
         raise SystemExit(first + process.stderr.read())

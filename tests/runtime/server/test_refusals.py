@@ -40,6 +40,8 @@ FIELDS = [
     ("response_format", {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nothing"}}}),
     ("response_format", {"type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {}}}}),
     ("store", True),
+    ("store", 0),
+    ("frequency_penalty", False),
     ("service_tier", "flex"),
     ("modalities", ["audio"]),
     ("reasoning_effort", "high"),

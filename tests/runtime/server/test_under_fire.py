@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -175,6 +176,67 @@ def test_a_dead_expert_costs_its_candidates_and_a_dead_ensemble_is_not_ready(ser
         assert httpx.post(up.url + ASK, json=BODY, timeout=30).status_code == 500
         assert httpx.get(up.url + "/health").status_code == 200
         assert up.wait_until_empty()
+
+
+def killed(run: Any, _: threading.Event) -> Any:
+    def step(_: Any) -> Any:
+        raise RuntimeError("out of luck")
+
+    return step
+
+
+def hung(run: Any, over: threading.Event) -> Any:
+    return lambda step: (over.wait(30), run(step))[1]
+
+
+def slow_by_ten(run: Any, _: threading.Event) -> Any:
+    def step(step: Any) -> Any:
+        start = time.perf_counter()
+        ended = run(step)
+        time.sleep(9 * (time.perf_counter() - start))
+        return ended
+
+    return step
+
+
+@pytest.mark.parametrize("model", ["expert-1", "value"])
+@pytest.mark.parametrize("fault", [killed, hung, slow_by_ten])
+def test_one_model_that_fails_costs_its_own_work_and_leaves_nothing(
+    serve: Any, bundle: Any, fault: Any, model: str
+) -> None:
+    from octavo.runtime.local import Octavo
+
+    devices = ["cpu:0", "cpu:1", "cpu:2"]  # one each
+    over = threading.Event()
+    with (
+        Octavo.load(bundle, samples=2, provider="cpu", threads=1, devices=devices) as loaded,
+        serve(octavo=loaded, deadline=3) as up,
+    ):
+        ask = BODY | {"max_tokens": 8}
+        before = httpx.post(up.url + ASK, json=ask, timeout=30).json()["choices"]
+        engine = next(lane.engines[model] for lane in loaded.loop.lanes if model in lane.engines)
+        engine.run = fault(engine.run, over)
+        answer = httpx.post(up.url + ASK, json=ask, timeout=30)
+        got = answer.json()["octavo"]
+        expected = 2 if model == "expert-1" and fault is not slow_by_ten else 4
+        assert (answer.status_code, got["degraded"], got["candidates"]) == (200, fault is not slow_by_ten, expected)
+        del engine.run
+        over.set()
+        assert up.wait_until_empty()
+        after = httpx.post(up.url + ASK, json=ask, timeout=30).json()
+        assert after["octavo"]["degraded"] is (fault is killed)
+        assert after["choices"] == before or fault is killed
+        assert up.wait_until_empty()
+
+
+def test_prompts_of_a_million_tokens_are_refused(server: Any, right: Any) -> None:
+    for text in ("a" * 1_000_000, "a " * 500_000, "\u0301" * 150_000, "<eos>" * 200_000):
+        body = json.dumps(BODY | {"messages": [{"role": "user", "content": text}]}, ensure_ascii=False).encode()
+        answer = httpx.post(server.url + ASK, content=body, headers={"content-type": "application/json"}, timeout=60)
+        assert answer.status_code == 400
+    ids = httpx.post(server.url + "/v1/completions", json={"model": "octavo", "prompt": [9] * 1_000_000}, timeout=60)
+    assert ids.status_code == 413
+    assert httpx.post(server.url + ASK, json=BODY, timeout=30).json()["choices"] == right
 
 
 def test_many_idle_connections_are_in_nobodys_way(server: Any, right: Any) -> None:
