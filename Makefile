@@ -6,7 +6,7 @@ EXTRAS ?= runtime,serve,cluster,studio,grammar,otel,export,dev
 INSTALLED := $(VENV)/.installed
 COMPILE = OCTAVO_COMPILE=1 $(BIN)/python setup.py -q build_ext --inplace --parallel 2
 
-.PHONY: setup demo test laws lint types docs gpu compile plain clean
+.PHONY: setup demo test laws fire lint types docs gpu compile plain clean
 
 setup: $(INSTALLED)
 
@@ -25,6 +25,13 @@ test: $(INSTALLED)
 # The laws of docs/laws.md, each on a thousand random scenarios rather than on tens.
 laws: $(INSTALLED)
 	OCTAVO_LAWS=1000 $(BIN)/python -m pytest -n 2 -q tests/laws
+
+# A thousand schedules of faults, bad input, an hour of load, overload, the end of a server: about an hour and a half.
+# CONTRACT=a Python with octavo and schemathesis also checks the OpenAPI document.
+MINUTES ?= 60
+fire: $(INSTALLED)
+	test -f octavo-demo/bundle/manifest.json || $(BIN)/octavo demo
+	$(BIN)/python tests/fire/all.py octavo-demo/bundle --minutes $(MINUTES) $(if $(CONTRACT),--contract $(CONTRACT))
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
