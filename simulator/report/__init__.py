@@ -36,7 +36,9 @@ def write_report(
     that is missing, malformed or of an unknown kind, MachineError where the files cannot be written.
     """
     if not documents:
-        raise ConfigError("report: no run documents were given; `octavo eval`, `measure` and `simulate` write them")
+        raise ConfigError(
+            "report: no run documents were given; `octavo eval`, `measure`, `simulate` and `plan` write them"
+        )
     made = page([read(Path(path)) for path in documents], title, command)
     files = ReportFiles(*(out.with_suffix(suffix) for suffix in (".html", ".json", ".md")))
     if any(

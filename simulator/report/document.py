@@ -1,4 +1,4 @@
-"""What a report needs to know of each run: an evaluation, a simulation, a validation, a measurement."""
+"""What a report needs to know of each run: an evaluation, a simulation, a validation, a measurement, a plan."""
 
 from __future__ import annotations
 
@@ -150,4 +150,50 @@ class Measurement(_Facts):
     profiles: tuple[LatencyProfile, ...] = Field(min_length=1)
 
 
-Document: TypeAlias = Evaluation | Simulation | Validation | Measurement
+class Undominated(_Facts):
+    """A fleet that no other beats on accuracy, cost and latency together."""
+
+    line: str
+    fleet: str
+    accuracy: float = Field(ge=0, le=1)
+    usd_per_query: Amount
+    latency_p95: Amount
+
+
+class Swing(_Facts):
+    """The cost where an input is 20 % smaller, and larger; None where no count of the devices is enough."""
+
+    input: str
+    usd_per_hour_less: Amount | None = None
+    usd_per_hour_more: Amount | None = None
+
+
+class Bought(_Facts):
+    """The fleet to buy, and what it was simulated to reach."""
+
+    fleet: str
+    usd_per_hour: Amount
+    usd_per_month: Amount
+    metrics: Mapping[str, Estimate] = Field(default_factory=dict)
+
+
+class Relaxed(_Facts):
+    says: str
+
+
+class Planned(_Facts):
+    """The cheapest fleet for a scenario, what stands against cheaper ones, and what moves its cost."""
+
+    source: str
+    name: str
+    plan: Bought
+    headroom: Amount | None = None
+    next_cheaper: str | None = None
+    relax: tuple[Relaxed, ...] = ()
+    one_down: tuple[str, ...] = ()
+    break_even: tuple[str, ...] = ()
+    sensitivity: tuple[Swing, ...] = ()
+    pareto: tuple[Undominated, ...] = ()
+
+
+Document: TypeAlias = Evaluation | Simulation | Validation | Measurement | Planned

@@ -10,7 +10,7 @@ from octavo.profiles.errors import ConfigError
 from octavo.profiles.load import resolve
 from octavo.profiles.problems import suggest, validate
 from octavo.profiles.read import read_data
-from octavo.simulator.report.document import Document, Evaluation, Measurement, Simulation, Validation
+from octavo.simulator.report.document import Document, Evaluation, Measurement, Planned, Simulation, Validation
 
 Data = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ def read(path: Path) -> Document:
     kind = str(data.get("kind", "missing"))
     if kind not in READERS:
         raise ConfigError(
-            f"{origin}: kind: {kind} -> what `octavo eval`, `measure` or `simulate` wrote; {suggest(kind, READERS)}"
+            f"{origin}: kind: {kind} -> what octavo eval, measure, simulate or plan wrote; {suggest(kind, READERS)}"
         )
     return READERS[kind](data, origin)
 
@@ -48,6 +48,10 @@ def _measurement(data: Data, origin: str) -> Measurement:
     return validate(Measurement, {**data, "source": Path(origin).name}, origin)
 
 
+def _plan(data: Data, origin: str) -> Planned:
+    return validate(Planned, {**data, "source": Path(origin).name}, origin)
+
+
 def _profile(data: Data, origin: str) -> Measurement:
     return validate(Measurement, {"source": Path(origin).name, "profiles": [data]}, origin)
 
@@ -57,6 +61,7 @@ READERS: Mapping[str, Callable[[Data, str], Document]] = {
     "simulation": _simulation,
     "validation": _validation,
     "measure": _measurement,
+    "plan": _plan,
     "decoder": _profile,
     "judge": _profile,
 }

@@ -10,7 +10,7 @@ import yaml
 from octavo.profiles.latency import LatencyProfile
 from octavo.simulator.report import figures
 from octavo.simulator.report.assumptions import assumptions, is_rumour
-from octavo.simulator.report.blocks import Block, Code, Page, Section, Table, Text, section, table
+from octavo.simulator.report.blocks import Block, Bullets, Code, Page, Section, Table, Text, section, table
 from octavo.simulator.report.document import (
     Compared,
     Document,
@@ -19,10 +19,11 @@ from octavo.simulator.report.document import (
     Line,
     Measured,
     Measurement,
+    Planned,
     Simulation,
     Validation,
 )
-from octavo.simulator.report.numbers import Cell, Number
+from octavo.simulator.report.numbers import Cell, Number, write
 from octavo.simulator.report.picture import COST, Picture
 from octavo.simulator.report.runs import Runs
 from octavo.simulator.report.summary import summary
@@ -60,6 +61,7 @@ def page(documents: Iterable[Document], title: str | None, command: str | None) 
     runs = Runs(tuple(documents))
     parts = (
         summary(runs),
+        _plan(runs),
         _picture(runs),
         _policies(runs),
         _latency(runs),
@@ -79,6 +81,8 @@ def _title(runs: Runs) -> str:
         return "What sixteen inferences buy, and what they cost"
     if runs.of(Simulation):
         return f"{runs.of(Simulation)[0].name}: what it takes and what it costs"
+    if runs.of(Planned):
+        return f"{runs.of(Planned)[0].name}: what to buy"
     return "Measured here" if runs.of(Measurement) else "What the policies are worth"
 
 
@@ -89,11 +93,35 @@ def _lead(runs: Runs) -> str:
         grounds.append("Accuracy is measured with real models.")
     if runs.of(Measurement):
         grounds.append("Step times are measured on this machine.")
-    if runs.of(Simulation):
+    if any((runs.of(Simulation), runs.of(Planned))):
         grounds.append("Latency, cost and energy of other hardware are simulated; every assumption has its source.")
     if any(is_rumour(simulation) for simulation in runs.of(Simulation)):
         grounds.append("Rumours are called rumours.")
     return " ".join(grounds)
+
+
+def _plan(runs: Runs) -> Section:
+    blocks: list[Block | None] = []
+    for index, plan in enumerate(runs.of(Planned)):
+        blocks += [
+            Bullets(f"The cheapest fleet for “{plan.name}”", tuple(_bought(plan))),
+            figures.undominated(plan, str(index)),
+            figures.tornado(plan, str(index)),
+        ]
+    return section("plan", "The plan", *blocks)
+
+
+def _bought(plan: Planned) -> Iterator[str]:
+    """What to buy, why nothing cheaper, and what would change that."""
+    cost = f"{write(plan.plan.usd_per_hour, 'USD')} an hour, {write(plan.plan.usd_per_month, 'USD')} a month"
+    yield f"Buy {plan.plan.fleet}: {cost}."
+    if plan.headroom is not None:
+        yield f"Its targets hold up to about {plan.headroom:.3g} times the traffic."
+    if plan.next_cheaper:
+        yield f"The next cheaper fleet fails: {plan.next_cheaper}."
+    yield from (f"To relax: {each.says}." for each in plan.relax)
+    yield from (f"Without {each}." for each in plan.one_down)
+    yield from (f"Beside it, {each}." for each in plan.break_even)
 
 
 def _picture(runs: Runs) -> Section:
