@@ -8,6 +8,7 @@ place in the cache. Slower than the native graphs, and the same to whoever runs 
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,15 @@ def _vocabulary(net: Net) -> int:
 def trace(folder: Path, scratch: Path) -> ir.Model:
     """Let Optimum trace a checkpoint in fp32 into the folder `scratch`; tensors are read from there when needed."""
     from optimum.exporters.onnx import main_export
+    from transformers.utils import logging
 
-    main_export(str(folder), scratch, task=TASK, do_validation=False, local_files_only=True, device="cpu")
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the libraries to each other; parity is what tells
+            main_export(str(folder), scratch, task=TASK, do_validation=False, local_files_only=True, device="cpu")
+    finally:
+        logging.set_verbosity(told)
     return ir.load(scratch / "model.onnx")
 
 
