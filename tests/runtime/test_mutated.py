@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,9 +36,11 @@ def test_any_change_of_any_file_is_refused(bundle: Path, tmp_path: Path, data: s
     else:
         new = (changed / data.draw(st.sampled_from(names))).read_bytes()
     (changed / name).write_bytes(new)
-    try:
+    if new == content:
         verify_bundle(changed)
-    except OctavoError as error:
-        assert str(error)
-    else:
-        assert new == content or name == Path("manifest.json")
+    elif name != Path("manifest.json"):
+        with pytest.raises(OctavoError):
+            verify_bundle(changed)
+    else:  # it may say something else that is as true
+        with suppress(OctavoError):
+            verify_bundle(changed)
