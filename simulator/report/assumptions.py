@@ -10,7 +10,7 @@ from octavo.profiles import load_hardware, load_link, load_model, load_price, lo
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.fact import Fact
 from octavo.simulator.report.blocks import Table, table
-from octavo.simulator.report.document import Simulation
+from octavo.simulator.report.document import Planned, Simulation
 from octavo.simulator.report.numbers import NARROW
 
 Profile = Mapping[str, Any]
@@ -42,12 +42,12 @@ _UNITS = {field: unit for unit, fields in _FIELDS.items() for field in fields.sp
 _LARGE = ("", "k", "M", "G", "T", "P")
 
 
-def is_rumour(simulation: Simulation) -> bool:
+def is_rumour(simulation: Simulation | Planned) -> bool:
     """Whether a model of the scenario is one that nobody has confirmed."""
     return any(model.get("rumour") for model in simulation.scenario.get("models", {}).values())
 
 
-def assumptions(simulation: Simulation) -> Table | None:
+def assumptions(simulation: Simulation | Planned) -> Table | None:
     """One row per profile and source, its values beside it; what the scenario set itself is told apart."""
     rows = [row for kind, profile in _profiles(simulation.scenario) for row in _rows(kind, profile)]
     rows += [(key, said, "the scenario itself", "", SET) for key, said in _settings(simulation.scenario)]

@@ -187,6 +187,7 @@ class Planned(_Facts):
     source: str
     name: str
     plan: Bought
+    scenario: Mapping[str, Any] = Field(default_factory=dict)
     headroom: Amount | None = None
     next_cheaper: str | None = None
     relax: tuple[Relaxed, ...] = ()

@@ -95,7 +95,7 @@ def _lead(runs: Runs) -> str:
         grounds.append("Step times are measured on this machine.")
     if any((runs.of(Simulation), runs.of(Planned))):
         grounds.append("Latency, cost and energy of other hardware are simulated; every assumption has its source.")
-    if any(is_rumour(simulation) for simulation in runs.of(Simulation)):
+    if any(map(is_rumour, _with_scenario(runs))):
         grounds.append("Rumours are called rumours.")
     return " ".join(grounds)
 
@@ -265,15 +265,19 @@ def _fit_table(profiles: Sequence[LatencyProfile]) -> Table | None:
 
 
 def _assumptions(runs: Runs) -> Section:
-    return section("assumptions", "Assumptions and their sources", *(assumptions(s) for s in runs.of(Simulation)))
+    return section("assumptions", "Assumptions and their sources", *map(assumptions, _with_scenario(runs)))
 
 
 def _repeat(runs: Runs, command: str | None) -> Section:
     repeat = Code("The command that wrote this report", command, "sh", shown=True) if command else None
-    return section("repeat", "To repeat it", repeat, *(_scenario(s) for s in runs.of(Simulation) if s.scenario))
+    return section("repeat", "To repeat it", repeat, *(_scenario(s) for s in _with_scenario(runs) if s.scenario))
 
 
-def _scenario(simulation: Simulation) -> Code:
+def _with_scenario(runs: Runs) -> tuple[Simulation | Planned, ...]:
+    return (*runs.of(Simulation), *runs.of(Planned))
+
+
+def _scenario(simulation: Simulation | Planned) -> Code:
     text = yaml.safe_dump(
         dict(simulation.scenario), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
     )
