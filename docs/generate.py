@@ -1,4 +1,4 @@
-"""Writes docs/reference/cli.md from the command line itself; a test fails when the page is stale."""
+"""Writes docs/reference/cli.md from the command line, and what the examples print; tests fail when they are stale."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parent / "reference" / "cli.md"
+EXAMPLES = Path(__file__).parent / "examples"
 
 
 def commands() -> list[list[str]]:
@@ -50,3 +51,6 @@ def page() -> str:
 if __name__ == "__main__":
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page())
+    for example in sorted(EXAMPLES.glob("*.py")):
+        done = subprocess.run([sys.executable, example], stdout=subprocess.PIPE, text=True, check=True)
+        example.with_suffix(".out").write_text(done.stdout)
