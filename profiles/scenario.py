@@ -54,7 +54,16 @@ class Records(Entry):
     file: str
 
 
-Outcomes = Annotated[Stated | Records, Field(discriminator="kind")]
+class Unknown(Entry):
+    """Nothing is known of how often answers are right: what they cost is simulated, and no accuracy is given.
+
+    All candidates score alike, so a policy that stops when it is sure has no sense here.
+    """
+
+    kind: Literal["unknown"]
+
+
+Outcomes = Annotated[Stated | Records | Unknown, Field(discriminator="kind")]
 
 
 class Targets(Entry):

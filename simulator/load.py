@@ -9,13 +9,13 @@ import numpy as np
 from octavo.profiles.ensemble import ValueHead
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.policy import Filtered
-from octavo.profiles.scenario import Records, Scenario, Stated
+from octavo.profiles.scenario import Records, Scenario, Stated, Unknown
 from octavo.profiles.workload import ClosedLoop, FromTrace, TraceFile
 from octavo.runtime.core.query import Query
 from octavo.simulator.arrivals import Loop, Open, Recording, arrival_times, read_recording
 from octavo.simulator.fleet import hash_tokens
 from octavo.simulator.lengths import Floats, Ints, draw_lengths, quantile
-from octavo.simulator.outcomes import Drawn, Outcomes, recorded, stated
+from octavo.simulator.outcomes import Drawn, Outcomes, recorded, stated, unknown
 from octavo.simulator.panel import slots
 from octavo.simulator.streams import Streams
 from octavo.simulator.world import Ask, Source
@@ -93,6 +93,8 @@ def _lengths(
 
 def _outcomes(scenario: Scenario, columns: list[tuple[str, int]], queries: int, streams: Streams) -> Outcomes:
     outcomes = scenario.outcomes
+    if isinstance(outcomes, Unknown):
+        return unknown(len(columns), queries)
     if isinstance(outcomes, Records):
         order = [expert.name for expert in scenario.ensemble.experts]
         return recorded(outcomes.file, [(order.index(name), sample) for name, sample in columns], queries, streams)

@@ -40,6 +40,13 @@ class Outcomes:
     value: Floats
     logprob: Floats
     label: list[list[str | None]]
+    known: bool = True
+
+
+def unknown(candidates: int, queries: int) -> Outcomes:
+    """Candidates of which nothing is known: all score alike, and none is called right or wrong."""
+    alike = np.full((queries, candidates), 0.5)
+    return Outcomes(alike > 1, alike, -alike, [[None] * candidates for _ in range(queries)], known=False)
 
 
 def stated(facts: Stated, accuracies: Sequence[float], queries: int, streams: Streams) -> Outcomes:
@@ -164,6 +171,8 @@ class Drawn:
         )
 
     def correct(self, candidate: Candidate) -> bool | None:
+        if not self.outcomes.known:
+            return None
         return bool(self.outcomes.right[candidate.inference.query.id, self._column(candidate)])
 
     def seconds_to_verify(self, inference: Inference) -> float | None:

@@ -110,8 +110,8 @@ class Sketcher:
 
     @property
     def accuracy(self) -> float | None:
-        """Of the answers after the warm-up, whatever the fleet; None where that takes more than the best score."""
-        if self.scenario.ensemble.policy.name not in ("ensemble", "best_of_n", "single"):
+        """Of the answers after the warm-up, whatever the fleet; None where unknown, or more than the best score decides."""
+        if not self.outcomes.known or self.scenario.ensemble.policy.name not in ("ensemble", "best_of_n", "single"):
             return None
         best = np.argmax(self.outcomes.value, axis=1)[:, None] if len(self.columns) > 1 else np.zeros((1, 1), dtype=int)
         right = np.take_along_axis(self.outcomes.right, np.broadcast_to(best, (len(self.times), 1)), axis=1)

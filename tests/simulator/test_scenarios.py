@@ -106,3 +106,12 @@ def test_every_setting_of_the_engine_acts() -> None:
     plain = simulate(base, seeds=[0])["latency_mean"]
     for change in changes:
         assert simulate(override(base, [change]), seeds=[0])["latency_mean"] != plain, change
+
+
+def test_where_nothing_is_known_of_outcomes_costs_are_the_same_and_no_accuracy_is_given() -> None:
+    changes = ["workload.queries=60", "workload.arrivals.rate=1 /s"]
+    known = simulate(load_scenario("single-box", changes), seeds=[0])
+    unknown = simulate(load_scenario("single-box", [*changes, "outcomes={kind: unknown}"]), seeds=[0])
+    assert known.metrics.keys() - unknown.metrics.keys() == {"accuracy"}
+    assert unknown["joules_per_query"] == pytest.approx(known["joules_per_query"], rel=1e-3)
+    assert unknown["tokens_per_query"] == known["tokens_per_query"]
