@@ -110,7 +110,7 @@ class Sketcher:
 
     @property
     def accuracy(self) -> float | None:
-        """Of the answers after the warm-up, whatever the fleet; None where unknown, or more than the best score decides."""
+        """Of answers after the warm-up, whatever the fleet; None where unknown, or more than the best score decides."""
         if not self.outcomes.known or self.scenario.ensemble.policy.name not in ("ensemble", "best_of_n", "single"):
             return None
         best = np.argmax(self.outcomes.value, axis=1)[:, None] if len(self.columns) > 1 else np.zeros((1, 1), dtype=int)
