@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +93,8 @@ def export_bundle(
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="octavo-")))
 
         groups = plan(experts, None if head else value, settings, scratch, head)
-        progress(ExportProgress("plan", None, 0, 1, _advice(groups, unused_low_rank(experts, settings))))
+        told = [*_told(groups, settings), *_advice(groups, unused_low_rank(experts, settings))]
+        progress(ExportProgress("plan", None, 0, 1, "\n".join(told)))
         workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
         try:
             export = _Export(workshop, settings, verifier, progress, groups, head, check_build)
@@ -103,17 +104,26 @@ def export_bundle(
             raise
 
 
-def _advice(groups: Sequence[Group], unused: Sequence[Path]) -> str:
-    """What was found about experts that are, or might be, low-rank changes of one base; empty where there are none."""
+def _told(groups: Sequence[Group], settings: Settings) -> Iterator[str]:
+    """What a reader would not expect: models that are traced, and why, and contexts shorter than asked for."""
+    for group in groups:
+        names, graph = ", ".join(member.folder for member in group.members), group.graphs[0]
+        if graph.route == "optimum":
+            yield f"{names}: traced by Optimum, context of {graph.kv.max_length} tokens: {graph.why}"
+        if settings.max_length and graph.kv.max_length < settings.max_length:
+            yield f"{names}: context of {graph.kv.max_length} tokens, its own, of the {settings.max_length} asked for"
+
+
+def _advice(groups: Sequence[Group], unused: Sequence[Path]) -> Iterator[str]:
+    """What was found about experts that are, or might be, low-rank changes of one base."""
     found = [adapter for group in groups for adapter in group.adapters if adapter.whole]
     if found:
         ranks = [max(delta.rank for delta in adapter.deltas.values()) for adapter in found]
         named = ", ".join(f"{adapter.name} (rank {rank})" for adapter, rank in zip(found, ranks, strict=True))
-        return f"stacked on {found[0].base}: {named}"
+        yield f"stacked on {found[0].base}: {named}"
     if unused:
         named = ", ".join(path.name for path in unused)
-        return f"{named}: seems to be the base and something of low rank; `lora detect` would store the base once"
-    return ""
+        yield f"{named}: seems to be the base and something of low rank; `lora detect` would store the base once"
 
 
 def _buildable(targets: Sequence[str]) -> None:

@@ -56,7 +56,9 @@ def _checked(decoder: Decoder) -> Decoder:
 def _decoder(keys: Keys, head: Head, windows: list[int | None] | None = None, **features: Any) -> Decoder:
     """What the families have in common; `features` override it."""
     heads, count = keys.count("num_attention_heads"), keys.count("num_hidden_layers")
-    head_dim = features.pop("head_dim", None) or keys.get("head_dim") or keys.count("hidden_size") // heads
+    head_dim = features.pop("head_dim", None) or (
+        keys.count("head_dim") if keys.get("head_dim") is not None else keys.count("hidden_size") // heads
+    )
     max_length = keys.count("max_position_embeddings", features.pop("max_length", 2048))
     theta = features.pop("theta", 1e4)
     layers = features.pop("layers", None) or _layers(keys, head_dim, max_length, windows or [None] * count, theta)
@@ -70,11 +72,11 @@ def _decoder(keys: Keys, head: Head, windows: list[int | None] | None = None, **
         head_dim=head_dim,
         max_length=features.pop("context", None) or _context(keys, max_length),
         layers=layers,
-        norm_epsilon=float(keys.get("rms_norm_eps", features.pop("epsilon", 1e-6))),
+        norm_epsilon=keys.number("rms_norm_eps", features.pop("epsilon", 1e-6)),
         attention_scale=features.pop("scale", None) or head_dim**-0.5,
         activation=features.pop("activation", None) or _activation(keys, "hidden_act", "silu"),
         head=head,
-        tied=bool(keys.get("tie_word_embeddings", features.pop("tied", False))),
+        tied=keys.flag("tie_word_embeddings", default=features.pop("tied", False)),
         **features,
     )
 
@@ -102,7 +104,7 @@ def _scaling(keys: Keys) -> dict[str, Any]:
 def _original_length(keys: Keys) -> int | None:
     default = 4096 if keys.need("model_type") == "phi3" else None
     value = keys.get("original_max_position_embeddings", default)
-    return int(value) if value else None
+    return keys.count("original_max_position_embeddings", default) if value else None
 
 
 def _context(keys: Keys, max_length: int) -> int:
@@ -112,8 +114,8 @@ def _context(keys: Keys, max_length: int) -> int:
 def _layers(keys: Keys, head_dim: int, max_length: int, windows: list[int | None], theta: float) -> tuple[Layer, ...]:
     if keys.need("model_type") != "phi3":
         keys.refuse("partial_rotary_factor", 1.0)
-    dims = int(head_dim * float(keys.get("partial_rotary_factor", 1.0)))
-    theta = float(keys.get("rope_theta", theta))
+    dims = int(head_dim * keys.number("partial_rotary_factor", 1.0))
+    theta = keys.number("rope_theta", theta)
     turn = rotary(RopeContext(theta, dims, max_length, _original_length(keys)), _scaling(keys))
     return tuple(Layer(turn, window) for window in windows)
 
@@ -138,10 +140,8 @@ def _by_type(keys: Keys, sliding: Callable[[int], bool], window: int | None) -> 
 
 
 def _llama(keys: Keys, head: Head) -> Decoder:
-    bias = bool(keys.get("attention_bias", False))
-    return _decoder(
-        keys, head, qkv_bias=bias, output_bias=bias, mlp_bias=bool(keys.get("mlp_bias", False)), max_length=2048
-    )
+    bias = keys.flag("attention_bias")
+    return _decoder(keys, head, qkv_bias=bias, output_bias=bias, mlp_bias=keys.flag("mlp_bias"), max_length=2048)
 
 
 def _mistral(keys: Keys, head: Head) -> Decoder:
@@ -167,7 +167,7 @@ def _mixtral(keys: Keys, head: Head) -> Decoder:
 def _qwen_windows(keys: Keys) -> list[int | None]:
     window = _window(keys, 4096)
     first = keys.get("max_window_layers", 28)
-    used = bool(keys.get("use_sliding_window", False))
+    used = keys.flag("use_sliding_window")
     return _by_type(keys, lambda layer: used and layer >= first, window if used else None)
 
 
@@ -176,7 +176,7 @@ def _qwen2(keys: Keys, head: Head) -> Decoder:
 
 
 def _qwen3(keys: Keys, head: Head) -> Decoder:
-    bias = bool(keys.get("attention_bias", False))
+    bias = keys.flag("attention_bias")
     return _decoder(
         keys,
         head,
@@ -202,12 +202,12 @@ def _qwen3_moe(keys: Keys, head: Head) -> Decoder:
         count=keys.count("num_experts", 128),
         chosen=keys.count("num_experts_per_tok", 8),
         size=keys.count("moe_intermediate_size", 768),
-        normalized=bool(keys.get("norm_topk_prob", False)),
+        normalized=keys.flag("norm_topk_prob"),
         source="mlp",
         parts=("gate_proj", "up_proj", "down_proj"),
     )
-    bias = bool(keys.get("attention_bias", False))
-    used = bool(keys.get("use_sliding_window", False))
+    bias = keys.flag("attention_bias")
+    used = keys.flag("use_sliding_window")
     window = _window(keys, 4096) if used else None
     keys.get("max_window_layers")
     return _decoder(
@@ -225,7 +225,7 @@ def _qwen3_moe(keys: Keys, head: Head) -> Decoder:
 
 
 def _gemma_features(keys: Keys) -> dict[str, Any]:
-    bias = bool(keys.get("attention_bias", False))
+    bias = keys.flag("attention_bias")
     return {
         "head_dim": keys.count("head_dim", 256),
         "norm_offset": 1.0,
@@ -248,9 +248,9 @@ def _gemma2(keys: Keys, head: Head) -> Decoder:
     return _decoder(
         keys,
         head,
-        _by_type(keys, lambda layer: layer % 2 == 0, keys.get("sliding_window", 4096)),
+        _by_type(keys, lambda layer: layer % 2 == 0, keys.count("sliding_window", 4096)),
         activation=_activation(keys, "hidden_activation", "gelu_pytorch_tanh"),
-        scale=float(keys.get("query_pre_attn_scalar", 256)) ** -0.5,
+        scale=keys.number("query_pre_attn_scalar", 256) ** -0.5,
         attention_cap=_cap(keys, "attn_logit_softcapping", 50.0),
         logit_cap=_cap(keys, "final_logit_softcapping", 30.0),
         sandwich_norms=True,
@@ -264,14 +264,14 @@ def _gemma3(keys: Keys, head: Head) -> Decoder:
     keys.refuse("attn_logit_softcapping", None)  # transformers 4.57 reads it and does not apply it
     keys.get("hidden_act")
     pattern = keys.count("sliding_window_pattern", 6)
-    windows = _by_type(keys, lambda layer: bool((layer + 1) % pattern), keys.get("sliding_window", 4096))
+    windows = _by_type(keys, lambda layer: bool((layer + 1) % pattern), keys.count("sliding_window", 4096))
     features = _gemma_features(keys) | {"max_length": 131072}
     return _decoder(
         keys,
         head,
         layers=_gemma3_layers(keys, features["head_dim"], windows),
         activation=_activation(keys, "hidden_activation", "gelu_pytorch_tanh"),
-        scale=float(keys.get("query_pre_attn_scalar", 256)) ** -0.5,
+        scale=keys.number("query_pre_attn_scalar", 256) ** -0.5,
         logit_cap=_cap(keys, "final_logit_softcapping", None),
         sandwich_norms=True,
         qk_norm=True,
@@ -283,7 +283,7 @@ def _gemma3(keys: Keys, head: Head) -> Decoder:
 def _gemma3_layers(keys: Keys, head_dim: int, windows: list[int | None]) -> tuple[Layer, ...]:
     """Sliding layers turn at the local base frequency, unscaled; full layers at `rope_theta`, scaled."""
     length = keys.count("max_position_embeddings", 131072)
-    theta, local = float(keys.get("rope_theta", 1e6)), float(keys.get("rope_local_base_freq", 1e4))
+    theta, local = keys.number("rope_theta", 1e6), keys.number("rope_local_base_freq", 1e4)
     keys.refuse("partial_rotary_factor", 1.0)
     full = rotary(RopeContext(theta, head_dim, length, _original_length(keys)), _scaling(keys))
     near = rotary(RopeContext(local, head_dim, length), None)
@@ -291,8 +291,9 @@ def _gemma3_layers(keys: Keys, head_dim: int, windows: list[int | None]) -> tupl
 
 
 def _cap(keys: Keys, key: str, default: float | None) -> float | None:
-    value = keys.get(key) if keys.has(key) else default
-    return float(value) if value else None
+    if keys.get(key) is None:
+        return None if keys.has(key) else default
+    return keys.number(key, 1.0)
 
 
 def _phi3(keys: Keys, head: Head) -> Decoder:

@@ -40,7 +40,10 @@ BITS = {"int8": 8, "int4": 4}
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A graph without its weights. `decoder` says what it computes where the graph is our own drawing."""
+    """A graph without its weights. `decoder` says what it computes where the graph is our own drawing.
+
+    `why` says why it was traced where it was.
+    """
 
     name: str
     lowering: Lowering
@@ -53,6 +56,7 @@ class Graph:
     outputs: Outputs = EVERYTHING
     adapters: tuple[Adapter, ...] = ()
     route: Literal["native", "optimum"] = "native"
+    why: str = ""
 
     @property
     def weights(self) -> Iterable[Weight]:

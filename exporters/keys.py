@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,8 @@ NEUTRAL = frozenset(
     encoder_no_repeat_ngram_size bad_words_ids begin_suppress_tokens suppress_tokens forced_bos_token_id
     forced_eos_token_id exponential_decay_length_penalty remove_invalid_values output_scores
     return_dict_in_generate tf_legacy_loss use_bfloat16 torchscript unsloth_version unsloth_fixed
-    transformers.js_config""".split()  # noqa: SIM905
+    transformers.js_config is_decoder attn_implementation max_sequence_length model_max_length
+    tokenizer_model_max_length max_new_tokens penalty_alpha neftune_noise_alpha""".split()  # noqa: SIM905
 )
 
 
@@ -51,6 +53,18 @@ class Keys:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BundleError(f"config.json: {key} must be a positive integer, got {value!r}")
         return value
+
+    def number(self, key: str, default: float) -> float:
+        value = self.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise BundleError(f"config.json: {key} must be a positive number, got {value!r}")
+        return float(value)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.get(key, default)
+        if value not in (True, False):
+            raise BundleError(f"config.json: {key} must be true or false, got {value!r}")
+        return bool(value)
 
     def refuse(self, key: str, allowed: Any) -> None:
         """Read a key that only one value of is supported."""

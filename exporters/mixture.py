@@ -28,13 +28,17 @@ class Mixture:
     def stacked(
         self, net: Net, name: str, parts: tuple[str, ...], shape: tuple[int, int], transposed: bool
     ) -> ir.Value:
-        """One matrix of every expert, [experts, *shape]; several parts are interleaved row by row."""
+        """One matrix of every expert, [experts, *shape]; several parts are interleaved row by row.
+
+        Graphs share weights by name, so that a matrix which one of them has turned has a name of its own.
+        """
         sources, rows = self.sources(parts), self.rows
 
         def make(*matrices: Array) -> Array:
             return rows(*matrices).swapaxes(1, 2) if transposed else rows(*matrices)
 
-        return net.weight(Weight(f"{self.prefix}.{name}", self.dtype, (self.experts.count, *shape), sources, make))
+        name = f"{self.prefix}.{name}{'.turned' if transposed else ''}"
+        return net.weight(Weight(name, self.dtype, (self.experts.count, *shape), sources, make))
 
     def sources(self, parts: tuple[str, ...]) -> tuple[str, ...]:
         """Checkpoint names of some matrices of every expert."""

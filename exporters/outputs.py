@@ -9,6 +9,7 @@ import onnx_ir as ir
 from octavo.exporters.linear import Dense, Linear, Matrix
 from octavo.exporters.net import Net
 from octavo.exporters.spec import Decoder
+from octavo.profiles.errors import ConfigError
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 VALUE_HEAD = "value_head"
@@ -76,6 +77,8 @@ class Head:
         return self.net.op("Reshape", flat, shape)
 
     def largest(self, logits: ir.Value, k: int) -> None:
+        if k > self.decoder.vocab_size:
+            raise ConfigError(f"top_k: {k}, of a vocabulary of {self.decoder.vocab_size} tokens")
         values, ids = self.net.ops("TopK", logits, self.net.constant([k], "k"), outputs=2, axis=-1)
         total = self.net.op("ReduceLogSumExp", logits, self.net.constant([2], "axis"), keepdims=0)
         self.net.output(values, "top_values", FLOAT, [*PICKS, k])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from octavo.exporters.checkpoint import Checkpoint, open_checkpoint
@@ -18,6 +18,7 @@ from octavo.exporters.spec import Decoder, Head
 from octavo.exporters.tensorrt import CACHE_LENGTH
 from octavo.exporters.value import with_head
 from octavo.exporters.weights import Layout, Weight, lay_out
+from octavo.exporters.wrapper import language_model
 from octavo.profiles.errors import BundleError
 
 OWN = "weights.bin"
@@ -84,7 +85,7 @@ def plan(
     names = folder_names([*experts, *([value] if value else [])])
     alone: dict[Decoder, list[Member]] = {}
     stacks: dict[Path, list[Adapter]] = {}
-    foreign: list[Member] = []
+    foreign: dict[str, tuple[Member, str]] = {}
     for path, name in zip(experts, names, strict=False):
         adapter = _adapter(path, name, settings, scratch)
         if adapter is not None:
@@ -93,11 +94,14 @@ def plan(
         checkpoint = _opened(path, name, settings)
         member = Member(name, with_head(checkpoint, head) if head else checkpoint)
         decoder = _native(member.checkpoint, settings)
-        foreign.append(member) if decoder is None else alone.setdefault(decoder, []).append(member)
+        if isinstance(decoder, Decoder):
+            alone.setdefault(decoder, []).append(member)
+        else:
+            foreign[name] = member, decoder
     drafts = [_Draft(decoder, members) for decoder, members in alone.items()]
     drafts += [_stack(adapters, names, settings, head) for adapters in stacks.values()]
     planned = [_group(draft, index, settings) for index, draft in enumerate(drafts)]
-    planned += _traced(foreign, len(planned), settings, scratch)
+    planned += _traced(list(foreign.values()), len(planned), settings, scratch)
     if value is not None:
         member = Member(names[-1], open_checkpoint(value))
         planned.append(_group(_Draft(_described(member.checkpoint, "score", settings), [member]), 0, settings))
@@ -106,7 +110,11 @@ def plan(
 
 def all_weights(graphs: Iterable[Graph]) -> list[Weight]:
     """The weights of several graphs; equal names are equal weights."""
-    return list({weight.name: weight for graph in graphs for weight in graph.weights}.values())
+    found: dict[str, Weight] = {}
+    for weight in (weight for graph in graphs for weight in graph.weights):
+        known = found.setdefault(weight.name, weight)
+        assert (known.dtype, known.shape, known.sources) == (weight.dtype, weight.shape, weight.sources), weight.name
+    return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,9 @@ def unused_low_rank(experts: Sequence[Path], settings: Settings) -> list[Path]:
 
 
 def _opened(path: Path, name: str, settings: Settings) -> Checkpoint:
-    return merged(open_adapter(path, name, settings.base)) if is_adapter(path) else open_checkpoint(path)
+    return (
+        merged(open_adapter(path, name, settings.base)) if is_adapter(path) else language_model(open_checkpoint(path))
+    )
 
 
 def _stack(adapters: list[Adapter], names: Sequence[str], settings: Settings, head: Path | None) -> _Draft:
@@ -156,16 +166,18 @@ def _described(checkpoint: Checkpoint, head: Head, settings: Settings) -> Decode
         raise BundleError(f"{checkpoint.folder}: {error}") from None
 
 
-def _native(checkpoint: Checkpoint, settings: Settings) -> Decoder | None:
-    """The description for the native route; None when Optimum must trace. Raises BundleError when neither can."""
+def _native(checkpoint: Checkpoint, settings: Settings) -> Decoder | str:
+    """The description for the native route, or why Optimum must trace. Raises BundleError when neither can."""
     if settings.route == "optimum":
-        return None
+        return "as asked"
     try:
         return _described(checkpoint, "logits", settings)
-    except BundleError:
-        if settings.route == "native" or not settings.traceable(checkpoint.model_type):
+    except BundleError as error:
+        if settings.route == "native":
             raise
-        return None
+        if why := settings.untraceable(checkpoint.model_type):
+            raise BundleError(f"{error}. {why}") from None
+        return str(error)
 
 
 def _group(draft: _Draft, index: int, settings: Settings) -> Group:
@@ -190,14 +202,18 @@ def _group(draft: _Draft, index: int, settings: Settings) -> Group:
     return _laid_out(graphs, members)
 
 
-def _traced(members: list[Member], first: int, settings: Settings, scratch: Scratch) -> list[Group]:
-    """Each member's own traced graph; members whose graphs are alike share one."""
+def _traced(members: list[tuple[Member, str]], first: int, settings: Settings, scratch: Scratch) -> list[Group]:
+    """Each member's own traced graph; members whose graphs are alike share one. With each comes why it is traced."""
     from octavo.exporters.traced import traced_graph
 
     groups: dict[bytes, Group] = {}
-    for member in members:
+    for member, why in members:
         name = _graph_name("logits", first + len(groups), "ort", settings)
-        graph, checkpoint = traced_graph(name, member.checkpoint, settings, scratch())
+        try:
+            graph, checkpoint = traced_graph(name, member.checkpoint, settings, scratch())
+        except BundleError as error:
+            raise error if settings.route == "optimum" else BundleError(f"{why}. {error}") from None
+        graph = replace(graph, why=why)
         replaced, alike = Member(member.folder, checkpoint), graph.net.fingerprint()
         earlier = groups.get(alike)
         groups[alike] = _laid_out(

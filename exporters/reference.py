@@ -14,9 +14,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils.logging import disable_progress_bar
 
-from octavo.exporters.checkpoint import Array, read_json
+from octavo.exporters.checkpoint import Array, open_checkpoint, read_json
 from octavo.exporters.dialect import older
 from octavo.exporters.spec import Head
+from octavo.exporters.wrapper import is_wrapper, language_config, language_model
 from octavo.profiles.errors import BundleError
 
 SMALL = 50_000_000  # parameters; below it, threads cost more than they bring
@@ -53,9 +54,9 @@ class Reference:
 
 
 def _config(folder: Path) -> Any:
-    """A checkpoint's config; where transformers 5 wrote it, as transformers 4 has to read it."""
+    """A language model's config; where transformers 5 wrote it, as transformers 4 has to read it."""
     stored = read_json(folder / "config.json")
-    translated = older(stored)
+    translated = older(language_config(stored))
     if translated == stored:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     else:
@@ -67,11 +68,25 @@ def _config(folder: Path) -> Any:
     return config
 
 
+def _unwrapped(loader: Any, config: Any, folder: Path) -> Any:
+    """The language model out of a multimodal checkpoint: its own class, filled tensor by tensor."""
+    model = loader.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    inner = language_model(open_checkpoint(folder))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(inner.read(name).astype(np.float32)))
+    return model
+
+
 def _load(folder: Path, head: Head, adapter: Path | None) -> Any:
     loader = AutoModelForCausalLM if head == "logits" else AutoModelForSequenceClassification
     options = {"dtype": torch.float32, "attn_implementation": "eager", "local_files_only": True}
     try:
-        model = loader.from_pretrained(folder, config=_config(folder), use_safetensors=True, **options)
+        config, wrapped = _config(folder), is_wrapper(read_json(folder / "config.json"))
+        if wrapped:
+            model = _unwrapped(loader, config, folder)
+        else:
+            model = loader.from_pretrained(folder, config=config, use_safetensors=True, **options)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BundleError(f"{folder}: transformers cannot load it to compare with: {reason[0]}") from error

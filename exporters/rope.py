@@ -15,6 +15,8 @@ from octavo.exporters.net import Net
 from octavo.exporters.spec import Rotary
 from octavo.profiles.errors import BundleError
 
+MAY_BE_ZERO = ("mscale", "mscale_all_dim", "beta_fast", "beta_slow")  # then they do not count
+
 
 @dataclass(frozen=True, slots=True)
 class RopeContext:
@@ -41,13 +43,29 @@ def rotary(context: RopeContext, scaling: Mapping[str, Any] | None) -> Rotary:
     if kind not in SCALINGS:
         raise BundleError(f"rope_scaling: type {kind!r} is not supported; supported are {', '.join(SCALINGS)}")
     rule, known = SCALINGS[kind]
-    unknown = sorted(key for key in set(scaling) - known if scaling[key] is not None)
+    scaling = {key: value for key, value in scaling.items() if value is not None}
+    unknown = sorted(key for key in set(scaling) - known)
     if unknown:
         raise BundleError(f"rope_scaling: {', '.join(unknown)} not understood for type {kind!r}")
+    for key, value in scaling.items():
+        _check_value(key, value, context)
     try:
         return rule(context, scaling)
     except KeyError as error:
         raise BundleError(f"rope_scaling: {error.args[0]} is missing for type {kind!r}") from None
+
+
+def _check_value(key: str, value: Any, context: RopeContext) -> None:
+    """Raise for a value that is not of its key's kind."""
+    if key == "truncate" and isinstance(value, bool):
+        return
+    listed = key in ("short_factor", "long_factor")
+    if listed and not (isinstance(value, list) and len(value) == context.dims // 2):
+        raise BundleError(f"rope_scaling: {key} must be a list of {context.dims // 2} numbers, got {str(value)[:60]}")
+    for number in value if listed else [value]:
+        plain = isinstance(number, int | float) and not isinstance(number, bool)
+        if not plain or not 0 <= number < math.inf or (number == 0 and key not in MAY_BE_ZERO):
+            raise BundleError(f"rope_scaling: {key} must be a positive number, got {number!r}")
 
 
 def longest_context(scaling: Mapping[str, Any] | None, max_length: int, original_length: int | None) -> int:

@@ -32,6 +32,8 @@ class Settings:
         unknown = sorted(set(self.targets) - set(LOWERINGS))
         if unknown or not self.targets:
             raise ConfigError(f"targets: {unknown or 'none given'}; choose from {', '.join(LOWERINGS)}")
+        if self.max_length is not None and self.max_length < 2:
+            raise ConfigError(f"max_length: {self.max_length}; a context has room for 2 tokens at least")
         if self.route not in ROUTES:
             raise ConfigError(f"route: {self.route!r}; choose from {', '.join(ROUTES)}")
         if self.lora == "detect" and self.base is None:
@@ -54,10 +56,12 @@ class Settings:
         """In the order of the targets, each once."""
         return list(dict.fromkeys(LOWERINGS[target] for target in self.targets))
 
-    def traceable(self, model_type: str) -> bool:
-        """Whether the `optimum` route can take over a model that the native route does not know."""
-        if self.precision != "fp32" or self.lowerings != ["ort"]:
-            return False
+    def untraceable(self, model_type: str) -> str:
+        """Why the `optimum` route cannot take over a model that the native route does not know; empty where it can."""
         from octavo.exporters.traced import traceable
 
-        return traceable(model_type)
+        if not traceable(model_type):
+            return f"Optimum cannot trace {model_type!r} models with a cache either"
+        if self.precision != "fp32" or self.lowerings != ["ort"] or self.outputs != Outputs():
+            return "Optimum could trace it, but only with all logits, in fp32 and for the targets cpu and cuda"
+        return ""

@@ -1,14 +1,15 @@
 """The `optimum` route: a graph that Optimum traced, fitted with the inputs and outputs of the `ort` contract.
 
-The traced graph appends each call's keys to its past. Here the whole static cache is handed to it as the past, with a
-mask of the part that is held; the call's new keys are then taken from the end of what it returns and written to their
-place in the cache. Slower than the native graphs, and the same to whoever runs it.
+The traced graph appends each call's keys to its past. Here the part of the cache that any row holds is handed to it as
+the past, with a mask of what each row holds; the call's new keys are then taken from the end of what it returns and
+written to their place in the cache. Slower than the native graphs, and the same to whoever runs it.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from octavo.profiles.manifest import KVLayout
 TASK = "text-generation-with-past"
 INLINE = 1024  # elements; smaller initializers stay in the graph
 PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)$")
+WINDOWS = ("sliding_window", "attention_window", "local_attention", "attention_window_size")
 KNOWN = {"input_ids", "attention_mask", "position_ids"}
 
 
@@ -50,7 +52,11 @@ def traced_graph(name: str, checkpoint: Checkpoint, settings: Settings, scratch:
         raise BundleError(f"{where}: the optimum route exports all logits in fp32, for the targets cpu and cuda")
     if checkpoint.base is not None or not traceable(checkpoint.model_type):
         raise BundleError(f"{where}: Optimum cannot trace {checkpoint.model_type!r} models with a cache")
-    model = trace(where, scratch)
+    try:
+        model = trace(where, scratch)
+    except Exception as error:  # of Optimum, transformers, torch or onnx: anything
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise BundleError(f"{where}: Optimum cannot trace it: {type(error).__name__}: {reason}") from error
     tensors: dict[str, Tensor] = dict(traced_tensors(model, where / "config.json"))
     net, kv = Fitting(model, checkpoint, _context(checkpoint, settings)).fit()
     graph = Graph(name, "ort", "fp32", "logits", _vocabulary(net), net, kv, route="optimum")
@@ -58,10 +64,24 @@ def traced_graph(name: str, checkpoint: Checkpoint, settings: Settings, scratch:
 
 
 def _context(checkpoint: Checkpoint, settings: Settings) -> int:
-    """Tokens that the model's positions reach to."""
-    named = (checkpoint.config.get(key) for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
+    """Tokens that the model's positions reach to, and its sliding window.
+
+    Beyond its window a traced model counts places of the cache, which are not positions where rows differ in length.
+    """
+    config = checkpoint.config
+    named = (config.get(key) for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
     limit = next((int(value) for value in named if value), LONGEST)
-    return min(limit, settings.max_length or LONGEST)
+    return min(limit, settings.max_length or LONGEST, _window(config) or LONGEST)
+
+
+def _window(config: Mapping[str, Any]) -> int | None:
+    """The sliding window of any of a model's layers, in tokens; None where each sees all of the text."""
+    if config.get("use_sliding_window") is False:
+        return None
+    if config.get("model_type") == "gpt_neo" and "local" in str(config.get("attention_types", "local")):
+        return int(config.get("window_size") or 256)
+    windows = [config[key] for key in WINDOWS if isinstance(config.get(key), int)]
+    return min(windows, default=None)
 
 
 def _vocabulary(net: Net) -> int:
@@ -127,8 +147,8 @@ class Fitting:
         """Draw everything; the cache's layout is the past's."""
         self._call_inputs()
         caches = [self.net.input(str(past.name), FLOAT, self._cache(past)) for past in self.pasts]
-        self._replace({"input_ids": self.ids, "attention_mask": self._mask(caches[0]), "position_ids": self.positions})
-        self._replace({str(past.name): cache for past, cache in zip(self.pasts, caches, strict=True)})
+        self._replace({"input_ids": self.ids, "attention_mask": self._mask(), "position_ids": self.positions})
+        self._replace({str(past.name): self._past(cache) for past, cache in zip(self.pasts, caches, strict=True)})
         outputs = {str(value.name): value for value in self.graph.outputs}
         self._take_over()
         vocabulary = outputs["logits"].shape
@@ -149,7 +169,7 @@ class Fitting:
         )
 
     def _call_inputs(self) -> None:
-        """The contract's inputs, and from them how much each row holds and where its new tokens go."""
+        """The contract's inputs, and from them how much each row holds, the longest too, and where new tokens go."""
         net, integer = self.net, ir.DataType.INT64
         self.ids = net.input("input_ids", integer, ["batch", "sequence"])
         lengths = net.op("Cast", net.input("lengths", ir.DataType.INT32, ["batch"]), to=integer)
@@ -157,16 +177,22 @@ class Fitting:
         positions = net.input("logit_positions", integer, ["batch", "picks"])
         self.picks = net.op("Unsqueeze", positions, net.constant([2], "axis"))
         width = net.op("Shape", self.ids, start=1, end=2)
+        self.longest = net.op("Sub", total, width)
         before = net.op("Sub", lengths, width)
         held = net.op("Where", net.op("Equal", total, width), net.op("Sub", before, before), before)
         self.held = net.op("Unsqueeze", held, net.constant([1], "axis"))
         steps = net.op("Range", net.constant(0, "zero"), net.op("Squeeze", width), net.constant(1, "one"))
         self.positions = net.op("Add", self.held, steps)
 
-    def _mask(self, cache: ir.Value) -> ir.Value:
-        """[batch, cache_length + sequence]: one for what is held and for the call's own tokens."""
+    def _past(self, cache: ir.Value) -> ir.Value:
+        """The part of a cache that any row holds: [batch, heads, longest, size]."""
+        zero, axis = self.net.constant([0], "start"), self.net.constant([2], "axis")
+        return self.net.op("Slice", cache, zero, self.longest, axis)
+
+    def _mask(self) -> ir.Value:
+        """[batch, longest + sequence]: one for what is held and for the call's own tokens."""
         net = self.net
-        length = net.op("Squeeze", net.op("Shape", cache, start=2, end=3))
+        length = net.op("Squeeze", self.longest)
         places = net.op("Range", net.constant(0, "zero"), length, net.constant(1, "one"))
         old = net.op("Cast", net.op("Less", places, self.held), to=ir.DataType.INT64)
         new = net.op("Cast", net.op("GreaterOrEqual", self.positions, self.held), to=ir.DataType.INT64)
@@ -176,8 +202,8 @@ class Fitting:
         """Write the new keys or values, the last of `grown`, to their place in the cache."""
         net, name = self.net, str(grown.name)
         grown.name = f"{name}.grown"
-        length = net.op("Shape", cache, start=2, end=3)
-        new = net.op("Slice", grown, length, net.constant([np.iinfo(np.int64).max], "end"), net.constant([2], "axis"))
+        end = net.constant([np.iinfo(np.int64).max], "end")
+        new = net.op("Slice", grown, self.longest, end, net.constant([2], "axis"))
         places = net.op("Unsqueeze", self.positions, net.constant([1, 3], "axes"))
         target = net.op("Expand", places, net.op("Shape", new))
         present = net.op("ScatterElements", cache, target, new, axis=2)

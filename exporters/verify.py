@@ -12,15 +12,15 @@ from tokenizers import Tokenizer
 
 from octavo.exporters.checkpoint import Array
 from octavo.exporters.outputs import VALUE_HEAD
-from octavo.exporters.parity import TOLERANCES, Task, ask, gate, greedy_equal, measure, run
+from octavo.exporters.parity import TOLERANCES, Original, Played, Task, ask, gate, greedy_equal, measure, run
 from octavo.exporters.plan import Group, Member
 from octavo.exporters.player import Player
 from octavo.exporters.reference import SMALL, open_reference
 from octavo.exporters.settings import Settings
 from octavo.exporters.text import TEXT
 from octavo.exporters.twin import runnable
-from octavo.profiles.errors import BundleError, ConfigError
-from octavo.profiles.manifest import GraphEntry, Parity, Weights
+from octavo.profiles.errors import BundleError, ConfigError, GateError
+from octavo.profiles.manifest import GraphEntry, Parity, Precision, Weights
 
 TEXTS = 32  # sequences read of a text file, at most
 TOKENS = 96  # of each, at most
@@ -77,6 +77,7 @@ class Verifier:
         with open_reference(original_folder, group.head, base) as reference:
             original = ask(reference, str(original_folder), task, judge)
             equal = [greedy_equal(reference, task, one.written, margin) for one in played]
+        _finite(original, played, self._precision)
         self._proven |= {graph.name for graph in group.graphs}
         return [measure(one, original, same, self._precision) for one, same in zip(played, equal, strict=True)]
 
@@ -119,6 +120,17 @@ class Verifier:
         encode = Tokenizer.from_file(str(tokenizer)).encode
         ids = [np.array(encode(line).ids[:length]) for line in read_texts(text)[:TEXTS]]
         return _upto([row for row in ids if len(row) > 1], ENOUGH)
+
+
+def _finite(original: Original, played: Sequence[Played], precision: Precision) -> None:
+    """Raise where a model gives no numbers to compare."""
+    if not np.isfinite(original.outputs).all():
+        raise BundleError(f"{original.name}: the original itself gives NaN or infinity: its weights are damaged")
+    if not all(np.isfinite(output).all() for one in played for output in one.told.values()):
+        hint = "; its activations exceed what fp16 can hold: choose bf16" if precision == "fp16" else ""
+        raise GateError(
+            f"{original.name}: exported at {precision} it gives NaN or infinity{hint}; no bundle was written"
+        )
 
 
 def _player(bundle: Path, weights: Weights, graph: GraphEntry, task: Task, adapter: int, member: Member) -> Player:

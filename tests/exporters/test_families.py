@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from octavo.exporters.export import export_bundle
-from octavo.profiles.errors import BundleError
+from octavo.profiles.errors import BundleError, ConfigError, GateError
 from octavo.profiles.manifest import Precision
 from tests.exporters.conftest import MODELS, Maker
 
@@ -74,6 +74,10 @@ def test_sparse_layers_of_no_whole_blocks_are_refused_in_few_bits(make_model: Ma
         ({"rope_scaling": {"rope_type": "linear"}}, "factor is missing"),
         ({"num_key_value_heads": 3}, "num_attention_heads=4 is no multiple of num_key_value_heads=3"),
         ({"hidden_size": None}, "hidden_size is missing"),
+        ({"head_dim": 0}, "head_dim must be a positive integer, got 0"),
+        ({"rope_theta": "10000"}, "rope_theta must be a positive number, got '10000'"),
+        ({"attention_bias": "no"}, "attention_bias must be true or false, got 'no'"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "rope_scaling: factor must be a positive number"),
         ({"num_hidden_layers": "three"}, "num_hidden_layers must be a positive integer"),
         ({"num_hidden_layers": 4}, "tensors are missing: model.layers.3"),
         ({"num_hidden_layers": 2}, "does not know what to do with model.layers.2"),
@@ -100,3 +104,47 @@ def test_configs_of_transformers_5_are_read(make_model: Maker, tmp_path: Path) -
     (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": scaling}))
     new = export_bundle([folder], tmp_path / "new", verify=False)
     assert old.graphs[0].sha256 == new.graphs[0].sha256
+
+
+def test_sparse_layers_of_two_lowerings_share_one_weights_file(make_model: Maker, tmp_path: Path) -> None:
+    """What one graph has turned and the other has not is not taken for one weight, even where the bytes are as many."""
+    folder = make_model("mixtral")
+    manifest = export_bundle([folder], tmp_path / "bundle", precision="fp16", targets=["cuda", "tensorrt"])
+    for weights in manifest.experts[0].weights:
+        assert weights.parity is not None
+        assert weights.parity.max_abs_error < 0.02
+
+
+def damaged(folder: Path) -> Path:
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.norm.weight"][3] = np.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+def test_a_checkpoint_of_no_numbers_is_refused(make_model: Maker, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="the original itself gives NaN or infinity"):
+        export_bundle([damaged(make_model())], tmp_path / "bundle")
+
+
+def test_numbers_that_fp16_cannot_hold_are_said_to_be_so(make_model: Maker, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = make_model()
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["lm_head.weight"] *= 1e5
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(GateError, match="exceed what fp16 can hold: choose bf16"):
+        export_bundle([folder], tmp_path / "bundle", precision="fp16")
+
+
+def test_limits_that_make_no_sense_are_refused(make_model: Maker, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="max_length: 1"):
+        export_bundle([make_model()], tmp_path / "bundle", max_length=1)
+    with pytest.raises(ConfigError, match="top_k: 98, of a vocabulary of 97 tokens"):
+        export_bundle([make_model()], tmp_path / "bundle", top_k=98)

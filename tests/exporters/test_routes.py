@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,24 @@ def test_what_the_traced_route_does_not_have_is_said(make_model: Maker, tmp_path
         export_bundle([make_model()], tmp_path / "bundle", route="optimum", precision="int4")
     with pytest.raises(BundleError, match="model_type 'gpt2' is not supported"):
         export_bundle([make_foreign(tmp_path / "gpt2")], tmp_path / "bundle", precision="int4")
+
+
+def test_a_traced_model_is_never_asked_beyond_its_window(make_model: Maker, tmp_path: Path) -> None:
+    """Rows of different lengths share the cache's places, by which a traced window would count."""
+    notes: list[str] = []
+    folder = make_model("mistral-window", hidden_act="quick_gelu")
+    manifest = export_bundle([folder], tmp_path / "bundle", progress=lambda p: notes.append(p.note))
+    kv = manifest.graphs[0].kv
+    assert kv is not None
+    assert kv.max_length == 7
+    assert "traced by Optimum, context of 7 tokens: " in notes[1]
+    assert "hidden_act='quick_gelu' is not supported" in notes[1]
+
+
+def test_a_model_that_no_route_takes_is_refused_with_both_reasons(make_model: Maker, tmp_path: Path) -> None:
+    folder = make_model()
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rms_norm_eps": "1e-5"}))
+    said = r"rms_norm_eps must be a positive number, got '1e-5'\. .*: Optimum cannot trace it: TypeError"
+    with pytest.raises(BundleError, match=said):
+        export_bundle([folder], tmp_path / "bundle")
