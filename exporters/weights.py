@@ -51,7 +51,11 @@ class Weight:
             raise BundleError(
                 f"{checkpoint.folder}: {self.sources[0]} makes {array.shape}, the config says {self.shape}"
             )
-        return _plain(array, self.dtype.numpy())
+        with np.errstate(over="ignore"):
+            plain = _plain(array, self.dtype.numpy())
+        if self.dtype == ir.DataType.FLOAT16 and np.isinf(plain).any():
+            raise BundleError(f"{checkpoint.folder}: {self.sources[0]} has values beyond fp16; choose bf16 or fp32")
+        return plain
 
 
 @dataclass(frozen=True, slots=True)
