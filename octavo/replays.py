@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,19 +31,58 @@ def read_trace(path: Path) -> list[Record]:
         raise ConfigError(str(error)) from None
 
 
-def simulate_replay(folder: Path, out: Path | None, trace_out: Path | None, *, as_json: bool) -> None:
+def simulate_replay(
+    folder: Path, gates: Sequence[str], out: Path | None, trace_out: Path | None, *, as_json: bool
+) -> None:
     """Simulate what `octavo measure` served, from the step times that it measured, and print both."""
     from octavo.profiles.latency import read_latency
     from octavo.runtime.core.trace import to_lines
     from octavo.simulator.replay import replay
     from octavo.simulator.validate import validate
 
+    allowed = dict(map(_gate, gates))
+    if not (folder / TRACE).exists() and ((folder / "requests.jsonl").exists() or folder.is_file()):
+        raise ConfigError(f"{folder}: a recording of another server needs a scenario of it: simulate SCENARIO --replay")
     measured = read_trace(folder / TRACE)
     profiles = [read_latency(path) for path in sorted(folder.glob("latency-*.json"))]
     simulated = replay(measured, profiles)
     if trace_out:
         show.write(trace_out, "".join(f"{line}\n" for line in to_lines(simulated)))
-    validation(validate(measured, simulated, str(folder)), out, as_json=as_json)
+    found = validate(measured, simulated, str(folder))
+    validation(found, out, as_json=as_json)
+    found.gate(allowed)
+
+
+def simulate_recorded(
+    scenario: str,
+    path: Path,
+    sets: Sequence[str],
+    gates: Sequence[str],
+    out: Path | None,
+    trace_out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Simulate a scenario on the requests that a real server answered, and print both.
+
+    The recording's engine settings go before the scenario's, and `sets` before both. Raises GateError.
+    """
+    from octavo.profiles import load_scenario
+    from octavo.runtime.core.trace import to_lines
+    from octavo.simulator.recordings import changes, doubts, read_served, simulate_served
+    from octavo.simulator.validate import validate
+
+    allowed = dict(map(_gate, gates))
+    served = read_served(path)
+    loaded = load_scenario(scenario, overrides=[*changes(served), *sets])
+    simulated = simulate_served(loaded, served)
+    if trace_out:
+        show.write(trace_out, "".join(f"{line}\n" for line in to_lines(simulated)))
+    expert = loaded.ensemble.experts[0].name
+    found = validate(served.records(expert), simulated, f"{loaded.name} on {path}")
+    found = replace(found, notes=(*doubts(loaded, served), *found.notes))
+    validation(found, out, as_json=as_json)
+    found.gate(allowed)
 
 
 def compare(measured: Path, simulated: Path, gates: Sequence[str], out: Path | None, *, as_json: bool) -> None:

@@ -46,6 +46,9 @@ def fill(data: Data, origin: str, folder: Path | None) -> tuple[Data, list[str]]
     filled, problems = _with_workload(data, origin, folder)
     for place in FILES:
         _locate(filled, place.split("."), folder)
+    if folder and str(filled.get("latency", "")).startswith("layers:"):
+        beside = folder / str(filled["latency"]).removeprefix("layers:")
+        filled["latency"] = f"layers:{beside.resolve()}" if beside.exists() else filled["latency"]
     variants = [("", filled), *_varied(filled)]
     for kind, places in REFERENCES.items():
         if isinstance(filled.get(kind, {}), dict):

@@ -104,7 +104,9 @@ class Scenario(Entry):
     seeds: Annotated[
         tuple[int, ...], Field(min_length=1), BeforeValidator(_seeds, json_schema_input_type=int | tuple[int, ...])
     ] = (0, 1, 2)
-    latency: str = Field(default="auto", pattern=r"^(auto|roofline|silicon(:(vllm|trtllm|sglang))?|table:.+|fit:.+)$")
+    latency: str = Field(
+        default="auto", pattern=r"^(auto|roofline|silicon(:(vllm|trtllm|sglang))?|table:.+|layers:.+|fit:.+)$"
+    )
     ensemble: Ensemble
     fleet: Fleet
     engine: Engine = Engine()

@@ -17,6 +17,7 @@ from octavo.simulator.arrivals import HASH_TOKENS
 from octavo.simulator.device import Device
 from octavo.simulator.lane import Lane
 from octavo.simulator.latency.choose import choose
+from octavo.simulator.latency.layers import Layers
 from octavo.simulator.latency.model import LatencyModel
 from octavo.simulator.station import Berth, Routing, Station
 from octavo.simulator.truth import Truth
@@ -144,7 +145,10 @@ def _lanes(scenario: Scenario, placement: Placement, index: int, names: tuple[st
         latency = _latency(scenario, placement, models)
         for stage in range(placement.pipeline_parallel):
             name = models[0] if placement.pipeline_parallel == 1 else f"{models[0]}.{stage}"
-            lanes.append(Lane(name, models, limits[models[0]], latency, truth))
+            lane = Lane(name, models, limits[models[0]], latency, truth)
+            if isinstance(latency, Layers):
+                lane.latency = latency.on(lane)
+            lanes.append(lane)
     return lanes
 
 

@@ -31,17 +31,20 @@ class Load:
     context: int
 
 
-def draw(scenario: Scenario, streams: Streams) -> Load:
-    """The same streams give the same load, whatever the policy or the fleet."""
+def draw(scenario: Scenario, streams: Streams, recorded: Recording | None = None) -> Load:
+    """The same streams give the same load, whatever the policy or the fleet; `recorded` goes before the workload."""
     columns = slots(scenario)
     context = min(scenario.models[expert.model].max_context for expert in scenario.ensemble.experts)
-    trace = _trace(scenario)
+    trace = recorded or _trace(scenario)
     times = trace.times if trace else arrival_times(scenario.workload, streams.of("arrivals"))
     if not len(times):
         raise ConfigError(f"{scenario.name}: workload: no query arrives; a longer duration or a higher rate")
-    prompts, answers = _lengths(scenario, trace, len(times), len(columns), streams)
+    if recorded:
+        prompts, answers = recorded.prompts, np.repeat(recorded.answers[:, None], len(columns), axis=1)
+    else:
+        prompts, answers = _lengths(scenario, trace, len(times), len(columns), streams)
     top = int(answers.max())
-    prefixes = trace.prefixes if trace and trace.prefixes else None
+    prefixes = trace.prefixes if trace and trace.prefixes else [()] * len(times) if recorded else None
     queries = [
         Query(i, int(tokens), max(1, min(top, context - int(tokens))), prefixes[i] if prefixes else _prefix(scenario))
         for i, tokens in enumerate(prompts)
@@ -53,12 +56,14 @@ def draw(scenario: Scenario, streams: Streams) -> Load:
         isinstance(scenario.ensemble.value, ValueHead),
         _verifier_seconds(scenario),
     )
-    return Load(_source(scenario, times, queries, streams), truth, len(times), context)
+    return Load(_source(scenario, times, queries, streams, recorded=recorded is not None), truth, len(times), context)
 
 
-def _source(scenario: Scenario, times: Floats, queries: list[Query], streams: Streams) -> Source:
+def _source(
+    scenario: Scenario, times: Floats, queries: list[Query], streams: Streams, *, recorded: bool = False
+) -> Source:
     arrivals = scenario.workload.arrivals
-    if isinstance(arrivals, ClosedLoop):
+    if isinstance(arrivals, ClosedLoop) and not recorded:
         think = arrivals.think * streams.of("think").standard_exponential(len(queries))
         return Loop(queries, arrivals.clients, think)
     return Open([Ask(float(time), query) for time, query in zip(times, queries, strict=True)])

@@ -17,7 +17,7 @@ from octavo.profiles.errors import ConfigError
 from octavo.profiles.load import baselines
 from octavo.profiles.scenario import Scenario
 from octavo.runtime.core.trace import InferenceRecord, Record, StepRecord
-from octavo.simulator.arrivals import DEFAULT_QUERIES
+from octavo.simulator.arrivals import DEFAULT_QUERIES, Recording
 from octavo.simulator.cost import bill, dynamic_joules
 from octavo.simulator.fleet import Fleet, build
 from octavo.simulator.independent import Independent, is_independent
@@ -175,10 +175,15 @@ def run(scenario: Scenario, seed: int, *, trace: bool = False, pace: float = 1.0
     return _measured(scenario, ready)
 
 
-def prepare(scenario: Scenario, seed: int, *, trace: bool = False, apart: bool = True) -> Prepared:
-    """Everything in its place at time zero; devices run apart where they can, unless that is not wanted."""
+def prepare(
+    scenario: Scenario, seed: int, *, trace: bool = False, apart: bool = True, recorded: Recording | None = None
+) -> Prepared:
+    """Everything in its place at time zero; devices run apart where they can, unless that is not wanted.
+
+    A `recorded` load takes the place of the scenario's workload.
+    """
     streams = Streams(seed)
-    load = draw(scenario, streams)
+    load = draw(scenario, streams, recorded)
     steps: list[StepRecord] = []
     fleet = build(scenario, load.truth, steps if trace else None)
     ensemble, policy = panel(scenario)

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 def simulate(
     scenario: Annotated[str | None, typer.Argument(help="A built-in scenario's name, or a YAML file.")] = None,
     change: Annotated[list[str] | None, typer.Option("--set", help="a.b=c sets, a.b*=0.7 scales; repeatable.")] = None,
-    replay: Annotated[Path | None, typer.Option(help="What `octavo measure` wrote: simulate its load.")] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `octavo measure` wrote: simulate its load. With a scenario: a real server's recording."
+        ),
+    ] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option(help="With --replay: metric=share, like tpot_mean=0.03; repeatable.")
+    ] = None,
     outcomes: Annotated[Path | None, typer.Option(help="Candidates as `octavo eval` recorded them.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many runs; the scenario says otherwise.", min=1)] = None,
     queries: Annotated[int | None, typer.Option(help="Queries per run.", min=1)] = None,
@@ -38,12 +46,22 @@ def simulate(
 
     The scheduler and the policies are the runtime's own; only the seconds of a step are estimated. An overloaded fleet
     is called overloaded. `octavo profiles list scenarios` names the built-in ones.
+
+    With --replay, simulated beside measured: the error of each metric, and exit code 6 when one is larger than a
+    --gate allows. Recordings of LLMServingSim, vLLM's bench, GuideLLM and AIPerf are read, and plain tables.
     """
-    if (scenario is None) == (replay is None):
-        raise ConfigError("simulate: give either a scenario or --replay FOLDER")
+    if scenario is None and replay is None:
+        raise ConfigError("simulate: give a scenario, or --replay FOLDER, or a scenario and --replay RECORDING")
     if replay:
-        replays.simulate_replay(replay, out, trace_out, as_json=json)
+        if seeds or queries or until_ci or outcomes or (change and not scenario):
+            raise ConfigError("simulate: with --replay the load is the recorded one; a scenario alone may be changed")
+        if scenario:
+            replays.simulate_recorded(scenario, replay, change or [], gate or [], out, trace_out, as_json=json)
+        else:
+            replays.simulate_replay(replay, gate or [], out, trace_out, as_json=json)
         return
+    if gate:
+        raise ConfigError("simulate: --gate compares with what was measured, so it needs --replay")
     from octavo.profiles import load_scenario
     from octavo.simulator.band import banded
 

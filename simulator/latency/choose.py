@@ -12,6 +12,7 @@ from octavo.profiles.latency import LatencyProfile, read_latency
 from octavo.profiles.read import read_data
 from octavo.profiles.scenario import Scenario
 from octavo.simulator.latency.fit import Fitted
+from octavo.simulator.latency.layers import read_layers
 from octavo.simulator.latency.model import LatencyModel
 from octavo.simulator.latency.physics import BEND, Coefficients, Physics
 from octavo.simulator.latency.roofline import roofline
@@ -20,7 +21,7 @@ from octavo.simulator.latency.table import Table
 
 
 def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int = 0, adapters: int = 0) -> LatencyModel:
-    """`roofline`, `table:FILE`, `fit:NAME`, `silicon`; the last two are vLLM's unless `:trtllm` or so follows.
+    """`roofline`, `table:FILE`, `layers:FOLDER`, `fit:NAME`, `silicon`; the last two are vLLM's, or `:trtllm`'s or so.
 
     `auto` is the roofline with the hardware's measured efficiencies. Raises ConfigError, and MachineError where the
     operator tables of `silicon` are not installed.
@@ -34,6 +35,11 @@ def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int =
         return Table(_read(argument), engine.step_overhead)
     if kind in ("auto", "roofline"):
         return roofline(*shape, *sharded, lora_rank, adapters)
+    if kind == "layers":
+        if lora_rank:
+            raise ConfigError(f"latency: {scenario.latency}: LoRA layers were not measured; use fit or roofline")
+        exchange = roofline(*shape, *sharded).transfer if placement.devices > 1 else None
+        return read_layers(Path(argument), model, placement.tensor_parallel, exchange, engine.step_overhead)
     if kind == "fit":
         coefficients, error = fitted(argument)
         return Physics(f"fit {argument}", coefficients, error, BEND, *shape, *sharded, lora_rank, adapters)

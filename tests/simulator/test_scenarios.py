@@ -9,7 +9,7 @@ import pytest
 from octavo.profiles import ConfigError, load_scenario, override
 from octavo.simulator import simulate, simulate_all, simulate_until
 
-BUILT_IN = ["single-box", "gpt4-rumour", "lora-octet", "edge-cascade", "codex-100", "policies"]
+BUILT_IN = ["single-box", "gpt4-rumour", "lora-octet", "edge-cascade", "codex-100", "policies", "one-server"]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

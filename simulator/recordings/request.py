@@ -1,0 +1,79 @@
+"""The nouns of a recording: its requests, what is known of the engine, and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: its tokens, and seconds on the recording's clock. `first_token` is None where it was not noted."""
+
+    arrival: float
+    prompt_tokens: int
+    answer_tokens: int
+    first_token: float | None
+    ended: float
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens < 1 or self.answer_tokens < 1:
+            raise ValueError(
+                f"{self.prompt_tokens} prompt and {self.answer_tokens} answer tokens: at least one of each"
+            )
+        first = self.arrival if self.first_token is None else self.first_token
+        if not self.arrival <= first <= self.ended < float("inf"):
+            raise ValueError(
+                f"times must not go back: arrival {self.arrival:g} s, first token {first:g} s, end {self.ended:g} s"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Settings of the server by their keys in a scenario, and what it says of its model and device."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tensor_parallel: int | None = None
+    model: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Requests in the order of their arrival, which is at zero for the first. `notes` say what was left out."""
+
+    name: str
+    requests: tuple[Request, ...]
+    engine: Engine = Engine()
+    notes: tuple[str, ...] = ()
+
+    def records(self, model: str) -> Iterator[Record]:
+        """The measured trace, as if `model` were the one expert of every query."""
+        for number, r in enumerate(self.requests):
+            tokens = r.prompt_tokens, r.answer_tokens
+            yield QueryRecord(number, r.arrival, *tokens, r.first_token, r.ended, chosen=f"{model}/0", candidates=1)
+            yield InferenceRecord(number, model, 0, False, "measured", *tokens, r.arrival, None, r.first_token, r.ended)
+
+
+def served(name: str, requests: list[Request], engine: Engine, notes: tuple[str, ...] = ()) -> Served:
+    """Requests in order, on a clock that begins with the first."""
+    ordered = sorted(requests, key=lambda request: request.arrival)
+    start = ordered[0].arrival
+    return Served(
+        name,
+        tuple(
+            Request(
+                r.arrival - start,
+                r.prompt_tokens,
+                r.answer_tokens,
+                None if r.first_token is None else r.first_token - start,
+                r.ended - start,
+            )
+            for r in ordered
+        ),
+        engine,
+        notes,
+    )
