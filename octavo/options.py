@@ -21,7 +21,7 @@ Prepack = Annotated[
     bool, typer.Option("--prepack", help="Keep this processor's form of the weights on disk; processes share it.")
 ]
 CudaGraphs = Annotated[
-    bool, typer.Option("--cuda-graphs", help="Record each decode call once and replay it; on one GPU only.")
+    bool, typer.Option("--cuda-graphs", help="Record each decode call once and replay it; on one GPU, with CUDA.")
 ]
 
 

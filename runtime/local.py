@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import numpy as np
-
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import Manifest, verify_bundle
+from octavo.runtime import asked
+from octavo.runtime.asked import Prompt
 from octavo.runtime.contents import Contents, Label, Request, Tokens, Written, prefix_names, variants_of
 from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import Policy, policy_named
-from octavo.runtime.core.query import Candidate, Ensemble, Inference, Query
+from octavo.runtime.core.query import Candidate, Ensemble, Inference, NoAnswer, Query
 from octavo.runtime.core.trace import Record, RunRecord
 from octavo.runtime.grammar import Form, grammar_source, grammars_of
 from octavo.runtime.lane import Lane
@@ -30,7 +30,6 @@ from octavo.runtime.sampling import Sampling
 from octavo.runtime.text import Message, Vocabulary
 from octavo.runtime.verifier import VERIFIER, VerifierEngine
 
-Prompt = str | Sequence[Message] | Tokens
 Finish = Literal["stop", "length"]  # an end token or a stop string; or the budget of new tokens
 
 
@@ -191,11 +190,11 @@ class Octavo:
         """One prompt, one answer.
 
         A prompt is text, a list of `{"role": ..., "content": ...}` for the bundle's chat template, or token
-        ids (int64). Options:
+        ids (a list, or an array of integers). Options:
 
         - `policy` (a name, or a generator of the core) and its `settings`, a mapping;
         - `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `presence_penalty`: see `Sampling`; `experts`
-          maps an expert's name to a Sampling of its own;
+          maps an expert's name to a Sampling of its own, or to those of its fields that differ;
         - `variants` maps an expert's name to a template with `{prompt}` in it: what that expert reads in place of the
           text (of a conversation: of its last message). Judges read the prompt as it was asked;
         - `max_new_tokens`, cut down to what the context leaves; `stop`, strings that end a candidate;
@@ -214,6 +213,7 @@ class Octavo:
 
     def ask_many(self, prompts: Iterable[Prompt], **options: Any) -> list[Result]:
         """Several prompts at once, batched together; the results are in their order. Options as for `ask`."""
+        asked.not_one_text(prompts)
         futures = [self.submit(prompt, number=number, **options) for number, prompt in enumerate(prompts)]
         try:
             return [future.result() for future in futures]
@@ -240,10 +240,10 @@ class Octavo:
         def close(closed: Closed) -> None:
             if not future.set_running_or_notify_cancel():
                 return
-            if closed.answer is None:
-                future.set_exception(MachineError(f"no answer: {closed.failure}{self._deaths()}"))
-            else:
+            try:
                 future.set_result(self._result(prepared.prompt, closed))
+            except Exception as error:  # whoever waits must hear of it
+                future.set_exception(error)
 
         query = prepared.request.query
         self.loop.submit(prepared.request, close, prepared.policy, prepared.deadline)
@@ -296,11 +296,11 @@ class Octavo:
         policy: str | Policy | None = None,
         settings: Mapping[str, Any] | None = None,
         max_new_tokens: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
         seed: int = 0,
         number: int = 0,
         deadline: float | None = None,
-        experts: Mapping[str, Sampling] | None = None,
+        experts: Mapping[str, Sampling | Mapping[str, Any]] | None = None,
         variants: Mapping[str, str] | None = None,
         label: Label | None = None,
         verify: Callable[[str], bool] | None = None,
@@ -310,11 +310,13 @@ class Octavo:
         top_logprobs: int | None = None,
         **sampling: Any,
     ) -> tuple[Request, Policy, float | None]:
+        asked.functions(label=label, verify=verify, listener=listener)
         tokens = self._tokens(prompt)
         own_prompts = self._own_prompts(prompt, variants or {})
         budget = self._budget(max([tokens, *own_prompts.values()], key=len), max_new_tokens)
         chosen = self._policy(policy, settings or {}, verify is not None)
         self._check_names("experts", experts or {})
+        common = asked.sampling(Sampling(temperature=self.manifest.defaults.temperature), sampling)
         request = Request(
             Query(
                 next(self._ids),
@@ -324,21 +326,21 @@ class Octavo:
                 variants_of(own_prompts, self.placed.prefix_tokens),
             ),
             tokens,
-            self._sampling(sampling),
-            experts or {},
-            seed,
-            number,
-            (stop,) if isinstance(stop, str) else tuple(stop),
+            common,
+            {name: asked.sampling(common, own, f"experts: {name}") for name, own in (experts or {}).items()},
+            asked.whole("seed", seed),
+            asked.whole("number", number),
+            asked.stops(stop),
             label,
             verify,
             listener,
-            ends,
+            bool(ends),
             self._grammar(grammar, ends=ends, min_tokens=min_tokens),
-            min_tokens,
+            asked.whole("min_tokens", min_tokens, 0),
             self._noted(top_logprobs),
             own_prompts,
         )
-        return request, chosen, deadline
+        return request, chosen, asked.seconds("deadline", deadline)
 
     def _grammar(self, form: Form | None, *, ends: bool, min_tokens: int) -> str | None:
         """The grammar's source, after it was tried. Raises ConfigError."""
@@ -353,11 +355,8 @@ class Octavo:
         return source
 
     def _noted(self, most: int | None) -> int | None:
-        if most is not None:
-            limit = self.vocabulary.size if self._columns is None else self._columns
-            if not 0 <= most <= limit:
-                raise ConfigError(f"top_logprobs: must be in [0, {limit}], got {most}")
-        return most
+        limit = self.vocabulary.size if self._columns is None else self._columns
+        return None if most is None else asked.whole("top_logprobs", most, 0, limit)
 
     @property
     def _columns(self) -> int | None:
@@ -367,32 +366,36 @@ class Octavo:
         return min(widths, default=None)
 
     def _tokens(self, prompt: Prompt) -> Tokens:
-        if isinstance(prompt, str):
-            return self.vocabulary.encode(prompt)
-        if not isinstance(prompt, np.ndarray):
-            return self.vocabulary.chat(prompt)
-        if len(prompt) and not 0 <= prompt.min() <= prompt.max() < self.vocabulary.size:
-            raise ConfigError(f"prompt: token ids are in [0, {self.vocabulary.size})")
-        return prompt
+        ids = asked.token_ids(prompt)
+        if ids is None:
+            text = asked.words(prompt)
+            ids = self.vocabulary.encode(text) if isinstance(text, str) else self.vocabulary.chat(text)
+        rows = min(expert.vocab_size for expert in self.manifest.experts)
+        if len(ids) and not 0 <= ids.min() <= ids.max() < rows:
+            raise ConfigError(f"prompt: token ids are in [0, {rows}), got {ids.min()} to {ids.max()}")
+        return ids
 
     def _own_prompts(self, prompt: Prompt, variants: Mapping[str, str]) -> dict[str, Tokens]:
         self._check_names("variants", variants)
         for expert, template in variants.items():
             if not isinstance(template, str) or "{prompt}" not in template:
                 raise ConfigError(f"variants: {expert}: a template must be a text with {{prompt}}, got {template!r}")
-        if variants and isinstance(prompt, np.ndarray):
+        if variants and asked.token_ids(prompt) is not None:
             raise ConfigError("variants: the prompt must be a text or a conversation, got token ids")
-        return {expert: self._tokens(filled(template, prompt)) for expert, template in variants.items()}
+        return {expert: self._tokens(filled(template, asked.words(prompt))) for expert, template in variants.items()}
 
     def _shown(self, prompt: Prompt) -> str:
         """A prompt as a result shows it: of a conversation, the last message."""
-        if isinstance(prompt, np.ndarray):
-            return self.vocabulary.decode(prompt)
-        return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+        ids = asked.token_ids(prompt)
+        if ids is not None:
+            return self.vocabulary.decode(ids)
+        text = asked.words(prompt)
+        return text if isinstance(text, str) else str(text[-1].get("content", ""))
 
     def _result(self, prompt: str, closed: Closed) -> Result:
         answer = closed.answer
-        assert answer is not None
+        if answer is None:
+            raise MachineError(f"no answer: {closed.failure}{self._deaths(closed.failure or '')}")
         values = {score.candidate: score.value for score in answer.scores}
         order = {expert: place for place, expert in enumerate(self.ensemble.experts)}
 
@@ -435,15 +438,7 @@ class Octavo:
         ended = written.tokens[-1] in self.vocabulary.ends or written.text != self.vocabulary.decode(written.tokens)
         return "stop" if ended else "length"
 
-    def _sampling(self, given: Mapping[str, Any]) -> Sampling:
-        try:
-            return replace(Sampling(temperature=self.manifest.defaults.temperature), **given)
-        except TypeError:
-            known = ", ".join(Sampling.__dataclass_fields__)
-            wrong = next(iter(set(given) - set(Sampling.__dataclass_fields__)), "")
-            raise ConfigError(f"ask: no option {wrong!r}; of sampling there are {known}") from None
-
-    def _budget(self, tokens: Tokens, asked: int | None) -> int:
+    def _budget(self, tokens: Tokens, most: int | None) -> int:
         if not len(tokens):
             raise ConfigError("prompt: it has no tokens")
         room = self.placed.context - len(tokens)
@@ -452,24 +447,25 @@ class Octavo:
                 f"prompt: {len(tokens)} tokens are too long for the context of {self.placed.context}, "
                 "which the answer shares"
             )
-        wanted = self.manifest.defaults.max_new_tokens if asked is None else asked
-        if wanted < 1:
-            raise ConfigError(f"max_new_tokens must be at least 1, got {wanted}")
+        wanted = self.manifest.defaults.max_new_tokens if most is None else asked.whole("max_new_tokens", most, 1)
         return min(wanted, room)
 
     def _policy(self, policy: str | Policy | None, settings: Mapping[str, Any], verified: bool) -> Policy:
         if policy is not None and not isinstance(policy, str):
+            asked.functions(policy=policy)
             return policy
         name = policy or self.manifest.defaults.policy
         for key in ("expert", "first"):
             if settings.get(key) is not None:
                 self._check_names(key, [settings[key]])
+        if settings.get("verifier", VERIFIER) != VERIFIER:
+            raise ConfigError(f"policy {name}: the verifier here is {VERIFIER!r}, got {settings['verifier']!r}")
         if name == "filtered" and not verified:
             raise ConfigError("policy filtered: needs a verifier (`verify`)")
         try:
             chosen = policy_named(name, **settings)
             next(chosen(self.ensemble, Query(0, 1, 1)))  # a setting that is wrong shows when the policy begins
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, NoAnswer) as error:
             raise ConfigError(f"policy: {error}") from None
         return chosen
 
@@ -478,11 +474,12 @@ class Octavo:
             if name not in self.ensemble.experts:
                 raise ConfigError(f"{key}: no expert {name!r}; there are {', '.join(self.ensemble.experts)}")
 
-    def _deaths(self) -> str:
-        return "".join(f"; {reason}" for reason in self.loop.dead.values())
+    def _deaths(self, said: str) -> str:
+        """Of what models have died, as far as it was not said."""
+        return "".join(f"; {reason}" for reason in dict.fromkeys(self.loop.dead.values()) if reason not in said)
 
 
-def filled(template: str, prompt: Prompt) -> Prompt:
+def filled(template: str, prompt: str | Sequence[Message]) -> str | Sequence[Message]:
     """The prompt, or the last message of a conversation, in the template's place of `{prompt}`."""
     if isinstance(prompt, str):
         return template.replace("{prompt}", prompt)
@@ -501,7 +498,7 @@ def ensemble_of(manifest: Manifest, samples: int | None, min_candidates: int) ->
     try:
         return Ensemble(
             tuple(expert.name for expert in manifest.experts),
-            samples or manifest.defaults.samples_per_expert,
+            manifest.defaults.samples_per_expert if samples is None else asked.whole("samples", samples, 1),
             value,
             min_candidates,
         )

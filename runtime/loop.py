@@ -10,11 +10,13 @@ import heapq
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from threading import Condition, RLock, Thread
 from time import monotonic
 from typing import Protocol
 
+from octavo.profiles.errors import ConfigError
 from octavo.runtime.contents import Contents, Request, Written
 from octavo.runtime.core.council import Council, Motion
 from octavo.runtime.core.policies import Policy
@@ -112,10 +114,12 @@ class Loop:
         """
         query = request.query
         with self._lock:
+            if self._closed:
+                raise ConfigError("ask: this bundle is closed; load it again")
             self.contents.open(request)
             self._open[query] = _Open(request, on_close)
             self.recorder.asked(query, self.recorder.now())
-            self._follow(query, self.council.ask(query, policy), arrival=True)
+            self._follow(query, self._told(query, lambda: self.council.ask(query, policy)), arrival=True)
         if deadline is not None:
             self._alarms.set(deadline, lambda: self._expire(query))
 
@@ -178,7 +182,7 @@ class Loop:
 
     def _expire(self, query: Query) -> None:
         with self._lock:
-            self._follow(query, self.council.expire(query))
+            self._follow(query, self._told(query, lambda: self.council.expire(query)))
 
     # What the thread of a device does.
 
@@ -219,7 +223,7 @@ class Loop:
             self._book(result, at)
         for result in results:
             inference = inference_of(result)
-            self._follow(inference.query, self.council.hear(result))
+            self._follow(inference.query, self._told(inference.query, partial(self.council.hear, result)))
 
     def _book(self, result: Ended, at: float) -> None:
         inference = inference_of(result)
@@ -236,6 +240,16 @@ class Loop:
             self._hear([Lost(inference, reason) for inference in lost], self.recorder.now())
 
     # What the council wants done. All of this runs under the lock.
+
+    def _told(self, query: Query, tell: Callable[[], Motion]) -> Motion:
+        """What the council wants; a policy that raises has failed its own query, and nothing else."""
+        try:
+            return tell()
+        except Exception as error:
+            LOG.exception("the policy of query %d failed", query.id)
+            reason = f"its policy failed: {type(error).__name__}: {said(error)}"
+            motion = self.council.cancel(query, reason)
+            return motion if motion.closes else Motion(failure=reason)
 
     def _follow(self, query: Query, motion: Motion, *, arrival: bool = False) -> None:
         for inference in motion.withdraw:

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import psutil
-
 from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import Manifest, Weights
+from octavo.runtime.budget import BLOCK, budgets, limits_of, longest
 from octavo.runtime.contents import Contents
-from octavo.runtime.core.scheduler import Limits
 from octavo.runtime.engine import Engine
 from octavo.runtime.lane import Lane
 from octavo.runtime.ort.engine import ExpertEngine
-from octavo.runtime.ort.providers import CPU, SHORT, Choice, choose_provider
+from octavo.runtime.ort.providers import CPU, SHORT, TENSORRT, Choice, choose_provider
 from octavo.runtime.ort.session import Device, Model, open_model
 from octavo.runtime.text import Vocabulary
 from octavo.runtime.trial import SMALLEST, Layout, layouts, quickest
@@ -25,9 +23,6 @@ from octavo.runtime.trouble import told
 from octavo.runtime.value import ValueEngine, probability
 
 Names = tuple[str, ...]
-BLOCK = 16  # tokens of KV that are counted as one
-MOST_ROWS = 256  # of one model that several experts share
-MEMORY_SHARE = 0.4  # of the free memory, for all KV caches together
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +33,14 @@ class Placement:
     or on the CPU one per core, as far as there are models, or a single one of all cores where a trial of large models
     finds that faster (see `octavo.runtime.trial`). `threads` are those of one model's call; None: what cores are left
     to each device. With either given nothing is tried. `context` are the tokens that a sequence may hold, prompt and
-    answer. `max_rows` and `max_step_tokens` bound a batch. `kv_bytes` bounds the KV caches of all models together.
+    answer; fewer where the memory for KV has no room for them. `max_rows` and `max_step_tokens` bound a batch.
+    `kv_bytes` bounds the KV caches of all models together; None: two fifths of the host's free memory, or four fifths
+    of what the weights leave on each GPU, where rows are allocated whole and there are as many as fit.
     Prompts share the KV of equal beginnings in chunks of `prefix_tokens` (a multiple of 16; None: not at all).
     `prepack` keeps the processor's form of the weights in the user's cache folder, where processes share it; `verify`
     checks its hashes.
-    `cuda_graphs` records each decode call once and replays it, on one GPU: no other thread may call CUDA meanwhile.
+    `cuda_graphs` records each decode call once and replays it, on one GPU with CUDA, not with TensorRT: no other thread
+    may call CUDA meanwhile.
     """
 
     provider: str | None = None
@@ -98,8 +96,8 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
     sessions = Sessions(bundle, manifest, weights, choice.provider, wanted)
     tried = try_out(sessions, crews) if worth_a_trial(sessions, crews) else None
     devices = devices_for(choice.provider, wanted.devices, tried.lanes if tried else len(crews))
-    if wanted.cuda_graphs and (choice.provider == CPU or len(devices) > 1):
-        raise ConfigError(f"cuda_graphs: they need one GPU, not {', '.join(map(str, devices))}")
+    if wanted.cuda_graphs:
+        demand_recorder(choice.provider, devices)
     threads = wanted.threads or max(1, cores() // len(devices))
     opened = {
         names: sessions.take(names[0], device, threads)
@@ -108,14 +106,27 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
     }
     notes = [note for note in (choice.fallback, *(model.fallback for model in opened.values())) if note]
     choice = replace(choice, fallback="; ".join(notes) or None)
-    context = min([wanted.context or 1 << 30, *(model.kv.max_length for model in opened.values())])
-    engine_of = Opener(manifest, wanted, vocabulary, contents, context, len(opened))
+    room = budgets(list(opened.values()), wanted.kv_bytes)
+    context = min(longest(model, room[model.name], wanted.context) for model in opened.values())
+    engine_of = Opener(manifest, wanted, vocabulary, contents, context, room)
     lanes: dict[Device, dict[str, Engine]] = {device: {} for device in devices}
     for names, model in opened.items():
         with told(f"{names[0]}: its KV cache"):
             lanes[model.device] |= dict.fromkeys(names, engine_of(model, names))
     running = [Lane(str(device), engines) for device, engines in lanes.items()]
     return Placed(running, choice, threads, context, wanted.prefix_tokens, tried is not None)
+
+
+def demand_recorder(provider: str, devices: Sequence[Device]) -> None:
+    """Raise ConfigError where calls cannot be recorded as CUDA graphs.
+
+    ONNX Runtime's CUDA provider keeps a graph per `gpu_graph_id`; its TensorRT provider keeps one in all, of whichever
+    call comes second, and would answer every other call with it.
+    """
+    if provider == TENSORRT:
+        raise ConfigError("cuda_graphs: TensorRT's provider records a single shape of call; use them with cuda")
+    if provider == CPU or len(devices) > 1:
+        raise ConfigError(f"cuda_graphs: they need one GPU, not {', '.join(map(str, devices))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +198,18 @@ class Opener:
     vocabulary: Vocabulary
     contents: Contents
     context: int
-    models: int
+    room: Mapping[str, int]
 
     def __call__(self, model: Model, names: Sequence[str]) -> Engine:
         length = model.kv.max_length if model.fixed_length else self.context
-        limits = limits_of(model, self.wanted, self.context, self.models, len(names))
+        wanted = self.wanted
+        limits = limits_of(
+            *(model, self.room[model.name], self.context),
+            experts=len(names),
+            max_rows=wanted.max_rows,
+            max_step_tokens=wanted.max_step_tokens,
+            prefix_tokens=wanted.prefix_tokens,
+        )
         entry = self.manifest.value
         if entry and model.name == entry.name and not entry.head_on_expert:
             return ValueEngine(model, entry, self.contents, limits, length)
@@ -239,31 +257,6 @@ def deal(models: Sequence[Names], devices: Sequence[Device]) -> dict[Device, lis
         dealt[device] = list(models[start : start + size])
         start += size
     return dealt
-
-
-def limits_of(model: Model, wanted: Placement, context: int, models: int, experts: int) -> Limits:
-    """What the batch of one model may hold, within its share of the memory. Raises ConfigError where nothing fits.
-
-    A model that `experts` share has room for as many rows of each.
-    """
-    budget = wanted.kv_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available)
-    affordable = budget // models // (model.kv.bytes_per_token * BLOCK)
-    rows = min(wanted.max_rows * experts, MOST_ROWS) if experts > 1 else wanted.max_rows
-    rows = min(rows, model.most[0] or rows)
-    shares = experts == 1 and model.device.on_host  # adapters give equal tokens unequal KV
-    chunk = wanted.prefix_tokens if shares else None
-    blocks = min(affordable, (rows + (chunk is not None)) * -(-context // BLOCK))
-    if blocks < 1:
-        raise ConfigError(f"kv_bytes: {budget} bytes for {models} models do not hold {BLOCK} tokens of each")
-    return Limits(
-        blocks,
-        BLOCK,
-        rows,
-        max(wanted.max_step_tokens, rows),
-        paged=False,
-        prefix_caching=chunk is not None,
-        hash_tokens=chunk or BLOCK,
-    )
 
 
 def same_tokenizer(bundle: Path, manifest: Manifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from numbers import Integral, Real
 
 from octavo.profiles.errors import ConfigError
 
@@ -24,6 +25,10 @@ class Sampling:
     presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value, kind = getattr(self, name), Integral if name == "top_k" else Real
+            if not (isinstance(value, kind) and not isinstance(value, bool)) and (name, value) != ("top_k", None):
+                raise ConfigError(f"sampling: {name} must be a {'whole ' * (kind is Integral)}number, got {value!r}")
         checks = {
             "temperature": (self.temperature, 0 <= self.temperature < 100, "in [0, 100)"),
             "top_k": (self.top_k, self.top_k is None or self.top_k >= 1, "at least 1"),

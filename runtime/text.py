@@ -113,8 +113,12 @@ class Growing:
             self.push(int(token))
 
     def rest(self) -> str:
-        """The text that was held back, because it might have become a stop string."""
-        return self.text[self._certain :]
+        """The text that was held back: it might have become a stop string, or a whole character."""
+        held = self.text[self._certain :]
+        if self.stopped:
+            return held
+        known = self._vocabulary.decode(self._tokens[self._settled : self._read])
+        return held + self._vocabulary.decode(self._tokens[self._settled :])[len(known) :]
 
     @property
     def _certain(self) -> int:

@@ -93,8 +93,11 @@ class Council:
         return sum(len(case.running) for case in self._open.values())
 
     def ask(self, query: Query, policy: Policy | None = None) -> Motion:
-        """Open a query under the council's policy or one of its own."""
-        case = _Open((policy or self.policy)(self.ensemble, query))
+        """Open a query under the council's policy or one of its own. Raises TypeError where that is no generator."""
+        deliberation = (policy or self.policy)(self.ensemble, query)
+        if not hasattr(deliberation, "send"):
+            raise TypeError(f"a policy is a generator, not a function that gives a {type(deliberation).__name__}")
+        case = _Open(deliberation)
         self._open[query] = case
         self.books.asked += 1
         return self._advance(query, case, None)
@@ -134,6 +137,9 @@ class Council:
             return self._close(query, case, None, str(reason))
         self.books.started += len(start)
         case.running.update(dict.fromkeys(start))
+        if not case.running:  # it would never be told of anything again
+            case.deliberation.close()
+            return self._close(query, case, None, "its policy waits, and nothing runs")
         return Motion(start=start)
 
     def _close(self, query: Query, case: _Open, answer: Answer | None, failure: str | None) -> Motion:

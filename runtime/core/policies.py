@@ -29,6 +29,7 @@ from octavo.runtime.core.query import (
 Deliberation: TypeAlias = Generator[list[Inference], Result, Answer]
 Policy: TypeAlias = Callable[[Ensemble, Query], Deliberation]
 Ranking: TypeAlias = Literal["value", "mean_logprob", "majority", "weighted_vote"]
+RANKINGS: tuple[Ranking, ...] = ("value", "mean_logprob", "majority", "weighted_vote")
 JUDGED: tuple[Ranking, ...] = ("value", "weighted_vote")
 
 
@@ -47,6 +48,7 @@ class Tally:
     scores: list[Score] = field(default_factory=list)
     shortlist: list[Candidate] = field(default_factory=list)
     lost: int = 0
+    why: str = ""  # the first was lost
     expired: bool = False
     heads: bool = True
 
@@ -68,6 +70,7 @@ class Tally:
                 self.scores.append(result)
             case Lost():
                 self.lost += 1
+                self.why = self.why or f": {result.reason}"
         self.out -= 1
 
     @property
@@ -128,7 +131,18 @@ class Tally:
     def demand_enough(self, candidates: list[Candidate]) -> None:
         needed = min(self.ensemble.min_candidates, len(self.candidates) + self.lost + self.out)
         if len(candidates) < max(needed, 1):
-            raise NoAnswer(f"{len(candidates)} candidates arrived, {max(needed, 1)} are needed ({self.lost} were lost)")
+            lost = f"{self.lost} were lost{self.why}"
+            raise NoAnswer(f"{len(candidates)} candidates arrived, {max(needed, 1)} are needed ({lost})")
+
+
+def demand(policy: str, **settings: tuple[object, tuple[str, ...] | int]) -> None:
+    """Raise ValueError where a setting is none of its choices, or less than its least whole number."""
+    for name, (value, allowed) in settings.items():
+        if isinstance(allowed, int):
+            if not isinstance(value, int) or value < allowed:
+                raise ValueError(f"{policy}: {name} must be a whole number of at least {allowed}, got {value!r}")
+        elif value not in allowed:
+            raise ValueError(f"{policy}: {name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def count_votes(candidates: Iterable[Candidate], weight: Callable[[Candidate], float]) -> dict[str, float]:
@@ -171,6 +185,7 @@ def best_of_n(
     panel: Ensemble, query: Query, expert: str | None = None, samples: int = 16, by: Ranking = "value"
 ) -> Deliberation:
     """Ask one expert `samples` times, answer with the best by a ranking."""
+    demand("best_of_n", by=(by, RANKINGS), samples=(samples, 1))
     tally = Tally(panel, query)
     asked = [Inference(query, expert or panel.experts[0], sample) for sample in range(samples)]
     yield from gather(tally, asked, judged=by in JUDGED)
@@ -213,6 +228,7 @@ def filtered(
     """
     if then not in ("mean_logprob", "majority"):
         raise ValueError(f"filtered ranks what passed by mean_logprob or majority, got {then!r}")
+    demand("filtered", samples=(1 if samples is None else samples, 1))
     tally = Tally(replace(panel, value_model=verifier, judge_tokens=0), query, heads=False)
     experts = (expert,) if expert else panel.experts
     count = samples or panel.samples_per_expert
@@ -225,6 +241,7 @@ def early_exit(
     panel: Ensemble, query: Query, sure_at: float = 0.9, by: Literal["value", "majority"] = "value"
 ) -> Deliberation:
     """Ask every expert, stop when a score reaches `sure_at`, or (`by` majority) when no vote can change the winner."""
+    demand("early_exit", by=(by, ("value", "majority")))
     tally = Tally(panel, query)
     result = yield tally.start(panel.ask_all(query))
     while True:
@@ -268,6 +285,9 @@ def cascade(panel: Ensemble, query: Query, first: str | None = None, accept_at: 
 
 def pruned(panel: Ensemble, query: Query, after_tokens: int = 16, keep: float = 0.5) -> Deliberation:
     """Write `after_tokens` of every candidate, judge the prefixes, continue the better part (speculative rejection)."""
+    demand("pruned", after_tokens=(after_tokens, 1))
+    if not 0 < keep <= 1:
+        raise ValueError(f"pruned: keep must be in (0, 1], got {keep}")
     tally = Tally(panel, query)
     short = min(after_tokens, query.max_new_tokens)
     asked = [Inference(i.query, i.model, i.sample, max_new_tokens=short) for i in panel.ask_all(query)]

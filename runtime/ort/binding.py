@@ -52,6 +52,8 @@ class Calls:
         self._outputs = self._allocate(cache.rows)
         self._decodes: dict[int, _Bound] = {}
         self._unrecorded = capturing(None)
+        # Where a graph reads the total on a GPU (one that was traced), binding copies it there, once.
+        self._rebinds = not model.device.on_host and not model.captures and "total_length" in self._names
 
     def decode(self, rows: int) -> Outputs:
         """Read `ids` in the first rows and write their KV; the outputs are [rows, ...] of the next token."""
@@ -64,6 +66,8 @@ class Calls:
         bound = self._decodes[rows]
         for value, array in bound.on_device:
             value.update_inplace(array)
+        if self._rebinds:
+            bound.binding.bind_cpu_input("total_length", self._total)
         self.model.session.run_with_iobinding(bound.binding, bound.options)
         for value, array in bound.results:
             array[:] = value.numpy()

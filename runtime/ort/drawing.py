@@ -78,7 +78,8 @@ class Drawing:
         for at, row in shaped:
             written, names = self._rows.new_tokens(part.start + at), _row(ids, at)
             if row.sampling.penalised:
-                values[at] = penalise(raw[at], row.sampling, row.prefix, written, names)
+                own = np.concatenate([row.prefix[len(row.prefix) - row.drawn :], written])
+                values[at] = penalise(raw[at], row.sampling, row.prefix, own, names)
             barred = np.zeros(self.columns, bool)
             if row.form is not None:
                 barred |= ~row.form.allowed()

@@ -143,7 +143,7 @@ class ExpertEngine:
         budget = min(inference.budget, self._cache.length - len(prefix))
         form = self._form(request, inference)
         least = max(0, request.min_tokens - drawn)
-        return Row(job, request, prefix, sampling, settings, budget, growing, form, least)
+        return Row(job, request, prefix, sampling, settings, budget, growing, form, least, drawn)
 
     def _form(self, request: Request, inference: Inference) -> Follower | None:
         """What follows the inference's text through the grammar, if it has one."""

@@ -31,6 +31,31 @@ def device_name(index: int) -> str | None:
     return None if any(calls) else f"{name.value.decode()} sm{numbers[0].value}{numbers[1].value}"
 
 
+def free_memory(index: int) -> int | None:
+    """Bytes that are free on a GPU; None where there is no such device.
+
+    Asked in the device's primary context, the one that ONNX Runtime works in.
+    """
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return None
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), index):
+        return None
+    if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
+        return None
+    try:
+        if driver.cuCtxPushCurrent_v2(context):
+            return None
+        failed = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+        driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+        return None if failed else free.value
+    finally:
+        driver.cuDevicePrimaryCtxRelease_v2(device)
+
+
 def tensorrt_version() -> str | None:
     """The TensorRT that a session will use, such as 10.14.1; None where the loader finds none."""
     preload()

@@ -20,8 +20,9 @@ from octavo.runtime.text import Growing
 class Row:
     """One job's contents while it decodes, and while it waits to be computed again.
 
-    `prefix` is what it read before it wrote, `budget` how many tokens it may write, before `least` no end token;
-    `growing` follows its text where someone watches it, `form` where a grammar rules it. `notes` are of its own tokens.
+    `prefix` is what it read before it wrote, its last `drawn` tokens those of a candidate that it continues; `budget`
+    is how many tokens it may write, before `least` no end token; `growing` follows its text where someone watches it,
+    `form` where a grammar rules it. `notes` are of its own tokens.
     """
 
     job: Job
@@ -33,6 +34,7 @@ class Row:
     growing: Growing | None = None
     form: Follower | None = None
     least: int = 0
+    drawn: int = 0
     notes: list[Note] = field(default_factory=list)
 
     @property

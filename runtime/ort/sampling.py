@@ -11,6 +11,7 @@ from octavo.runtime.sampling import Sampling
 
 Floats = NDArray[Any]
 Tokens = NDArray[np.int64]
+COLDEST = np.float32(1e-30)  # of all that is not greedy: its inverse is still a number
 BLOCK = 256  # columns summed at once where the vocabulary is large
 
 # What sampling needs to know of a row. `key` seeds its random numbers, `drawn` counts the tokens drawn so far.
@@ -45,7 +46,7 @@ class Sampler:
         self._greedy = np.flatnonzero(temperature == 0)
         self._all_greedy = len(self._greedy) == len(rows)
         self._tempered = bool(((temperature != 1) & (temperature != 0)).any())
-        self._factor = (1 / np.where(temperature == 0, 1, temperature)).astype(np.float32)[:, None]
+        self._factor = (1 / np.maximum(np.where(temperature == 0, 1, temperature), COLDEST))[:, None]
         self._top_k = rows["top_k"].copy()
         self._top_p = rows["top_p"][:, None].copy()
         self._min_p = rows["min_p"][:, None].copy()

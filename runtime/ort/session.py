@@ -146,7 +146,7 @@ def session_options(threads: int) -> Any:
 def providers(provider: str, device: Device, engines: Engines | None, *, capture: bool = False) -> list[Any]:
     """The provider with its options; the CPU comes after a GPU only for the shapes' arithmetic.
 
-    `capture` lets it record calls as CUDA graphs.
+    `capture` lets CUDA record calls as CUDA graphs.
     """
     if provider == CPU:
         return [CPU]
@@ -156,8 +156,7 @@ def providers(provider: str, device: Device, engines: Engines | None, *, capture
         return [(CUDA, own | {"arena_extend_strategy": "kSameAsRequested"} | graphs), CPU]
     assert engines is not None
     make_room(engines)
-    graphs = {"trt_cuda_graph_enable": "1"} if capture else {}
-    return [(TENSORRT, own | engines.options | graphs), (CUDA, own), CPU]
+    return [(TENSORRT, own | engines.options), (CUDA, own), CPU]
 
 
 def open_session(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from octavo.profiles.errors import ConfigError
 from octavo.profiles.manifest import Manifest, read_manifest
 from octavo.runtime.local import Octavo
 from octavo.runtime.ort.build import build_engines
@@ -81,5 +82,6 @@ def test_all_of_a_graph_is_one_engine(manifest: Manifest, bundle: Path) -> None:
         assert found.fallback is None
 
 
-def test_recorded_calls_change_nothing(manifest: Manifest, bundle: Path) -> None:
-    assert answers(bundle, "tensorrt", cuda_graphs=True) == answers(bundle, "tensorrt")
+def test_recorded_calls_are_refused(manifest: Manifest, bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="records a single shape of call"):
+        answers(bundle, "tensorrt", cuda_graphs=True)

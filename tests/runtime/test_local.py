@@ -148,7 +148,27 @@ def test_a_conversation_is_asked_through_the_chat_template(octavo: Octavo) -> No
         ({"policy": "best"}, "no policy 'best'"),
         ({"temperature": -1}, "temperature must be in"),
         ({"temprature": 1}, "no option 'temprature'"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: must be a whole number of at least 1, got 0"),
+        ({"max_new_tokens": 2.5}, r"max_new_tokens: .* got 2\.5"),
+        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
+        ({"temperature": float("nan")}, "temperature must be in"),
+        ({"top_k": 2.5}, r"top_k must be a whole number, got 2\.5"),
+        ({"stop": [""]}, "stop: must be texts that are not empty"),
+        ({"stop": [3]}, "stop: must be texts"),
+        ({"seed": None}, "seed: must be a whole number, got None"),
+        ({"min_tokens": -1}, "min_tokens: must be a whole number of at least 0"),
+        ({"top_logprobs": 1.5}, r"top_logprobs: must be a whole number in \[0, 51\]"),
+        ({"deadline": float("nan")}, "deadline: must be seconds"),
+        ({"deadline": -1}, "deadline: must be seconds"),
+        ({"label": "text"}, "label: must be a function, got 'text'"),
+        ({"policy": 3}, "policy: must be a function"),
+        ({"experts": {"expert-0": 3}}, "experts: expert-0: must be a Sampling"),
+        ({"experts": {"expert-0": {"heat": 3}}}, "experts: expert-0: no option 'heat'"),
+        ({"policy": "early_exit", "settings": {"by": "luck"}}, "by must be one of value, majority, got 'luck'"),
+        ({"policy": "best_of_n", "settings": {"by": "luck"}}, "by must be one of value, mean_logprob"),
+        ({"policy": "best_of_n", "settings": {"samples": 0}}, "samples must be a whole number of at least 1"),
+        ({"policy": "pruned", "settings": {"keep": 0}}, r"keep must be in \(0, 1\]"),
+        ({"policy": "filtered", "settings": {"verifier": "mine"}, "verify": bool}, "the verifier here is 'verifier'"),
         ({"policy": "single", "settings": {"expert": "nobody"}}, "expert: no expert 'nobody'; there are expert-0"),
         ({"experts": {"nobody": Sampling()}}, "experts: no expert 'nobody'"),
         ({"policy": "filtered"}, "needs a verifier"),
@@ -159,6 +179,72 @@ def test_a_conversation_is_asked_through_the_chat_template(octavo: Octavo) -> No
 def test_wrong_options_are_refused_by_name(octavo: Octavo, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         octavo.ask("abc", **options)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (np.array([], np.int64), "it has no tokens"),
+        (np.array([1.0, 2.0]), "token ids are whole numbers in a row, got float64"),
+        (np.array([[5, 6]]), r"token ids are whole numbers in a row, got int64 \[1, 2\]"),
+        ([5, 64], r"token ids are in \[0, 64\), got 5 to 64"),
+        ([-1, 5], r"token ids are in \[0, 64\)"),
+        ([], "must be a text, a list of messages, or token ids, got list"),
+        (None, "got NoneType"),
+        (b"abc", "got bytes"),
+        ("a\ud800", "a lone surrogate"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_and_harms_nobody(octavo: Octavo, prompt: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        octavo.ask(prompt)
+    assert not octavo.loop.dead
+
+
+def test_token_ids_may_be_a_list(octavo: Octavo) -> None:
+    ids = octavo.vocabulary.encode("abc")
+    expected = texts(octavo.ask("abc", max_new_tokens=6))
+    assert texts(octavo.ask(ids.tolist(), max_new_tokens=6)) == texts(octavo.ask(ids, max_new_tokens=6)) == expected
+
+
+def test_a_single_text_is_not_taken_for_several_prompts(octavo: Octavo) -> None:
+    with pytest.raises(ConfigError, match="give a list of prompts"):
+        octavo.ask_many("abc")
+    assert octavo.ask_many([]) == []
+
+
+def test_a_closed_bundle_says_so(bundle: Path) -> None:
+    with Octavo.load(bundle) as loaded:
+        loaded.ask("abc", max_new_tokens=2)
+    with pytest.raises(ConfigError, match="this bundle is closed"):
+        loaded.ask("abc", max_new_tokens=2)
+    loaded.close()
+
+
+def test_zero_samples_are_refused(bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="samples: must be a whole number of at least 1, got 0"):
+        Octavo.load(bundle, samples=0)
+
+
+def test_little_memory_for_kv_shortens_the_context_and_says_so(bundle: Path) -> None:
+    with Octavo.load(bundle) as roomy:
+        per_token = next(graph.kv for graph in roomy.manifest.graphs if graph.kv).bytes_per_token
+        expected = texts(roomy.ask("abc", max_new_tokens=20, ends=False))
+    with Octavo.load(bundle, kv_bytes=3 * 40 * per_token) as tight:
+        assert tight.placed.context == 32
+        assert texts(tight.ask("abc", max_new_tokens=20, ends=False)) == expected
+        with pytest.raises(ConfigError, match="too long for the context of 32"):
+            tight.ask("a" * 40)
+    with pytest.raises(ConfigError, match=r"do not hold one sequence of 64 tokens \(context\)"):
+        Octavo.load(bundle, kv_bytes=3 * 40 * per_token, context=64)
+
+
+def test_penalties_go_on_where_a_candidate_is_continued(octavo: Octavo) -> None:
+    """Pruned: what was written before the cut is punished after it as it would have been without one."""
+    hot = {"temperature": 0.0, "presence_penalty": 60.0, "max_new_tokens": 24, "ends": False}
+    whole = octavo.ask("abc", policy="mean_logprob", **hot)
+    cut = octavo.ask("abc", policy="pruned", settings={"after_tokens": 5, "keep": 1.0}, **hot)
+    assert texts(cut) == texts(whole)
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_its_length(octavo: Octavo) -> None:

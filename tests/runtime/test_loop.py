@@ -216,6 +216,28 @@ def test_a_users_function_that_fails_ends_nothing(octavo: Octavo) -> None:
     assert not octavo.loop.dead
 
 
+def test_a_policy_that_fails_has_failed_its_own_query_only(octavo: Octavo) -> None:
+    """A user's generator may raise at any point, wait for nothing, ask for a model that is not there, or be none."""
+
+    def late(panel: Any, query: Any) -> Any:
+        yield panel.ask_all(query)
+        raise ZeroDivisionError("mine")
+
+    def idle(panel: Any, query: Any) -> Any:
+        yield [Inference(query, "nobody")]
+        yield []
+
+    right = octavo.submit("abc", max_new_tokens=30, seed=1)
+    wrong = {"its policy failed: ZeroDivisionError: mine": late, "its policy waits, and nothing runs": idle}
+    wrong |= {"its policy failed: ZeroDivisionError: division": lambda panel, query: 1 / 0}
+    wrong |= {"a policy is a generator": lambda panel, query: [query]}
+    for message, policy in wrong.items():
+        with pytest.raises(MachineError, match=message):
+            octavo.ask("abc", policy=policy, max_new_tokens=4)
+    assert not right.result().degraded
+    settled(octavo)
+
+
 def test_whoever_is_told_and_fails_ends_nothing(octavo: Octavo, caplog: pytest.LogCaptureFixture) -> None:
     """A listener of records and a client that raise are logged; the next query is right, and nothing is held."""
     right = octavo.ask("abc", max_new_tokens=4, seed=1).text

@@ -47,6 +47,17 @@ def test_text_that_grows_is_the_text_at_once(bytes_vocabulary: Vocabulary, text:
     assert not any("�" in piece for piece in pieces if "�" not in text)
 
 
+@given(written=st.binary(max_size=20))
+def test_what_is_heard_is_the_text_even_where_bytes_make_no_characters(
+    bytes_vocabulary: Vocabulary, written: bytes
+) -> None:
+    """A text may be cut off within a character, or hold bytes that begin none."""
+    growing, of_byte = Growing(bytes_vocabulary), {each: i for i, each in enumerate(bytes_vocabulary.bytes)}
+    tokens = [of_byte[bytes([byte])] for byte in written]
+    pieces = [growing.push(token) for token in tokens]
+    assert "".join(pieces) + growing.rest() == bytes_vocabulary.decode(tokens)
+
+
 @given(text=st.text("abc", max_size=30), stops=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
 def test_a_stop_string_cuts_wherever_tokens_end(vocabulary: Vocabulary, text: str, stops: list[str]) -> None:
     growing, pieces = Growing(vocabulary, stops), []

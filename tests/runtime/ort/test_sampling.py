@@ -63,6 +63,46 @@ def test_columns_are_drawn_as_often_as_their_chances_say(sampling: Sampling, col
     assert deviation[expected > 5e-4].max() < 5
 
 
+@pytest.mark.parametrize("seed", range(25))
+def test_what_may_be_drawn_is_what_transformers_processors_leave(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random settings on random logits, each row its own; equal logits apart, of which ours keeps all or none."""
+    torch = pytest.importorskip("torch")
+    processors = pytest.importorskip("transformers.generation.logits_process")
+    rng = np.random.default_rng(seed)
+    columns = int(rng.choice([8, 300, 1000]))
+    kinds = [
+        Sampling(
+            temperature=float(rng.choice([1.0, 0.7, 3.0])),
+            top_k=rng.choice([None, 1, 5, 10**6]),
+            top_p=float(rng.choice([1.0, 0.9, 0.2])),
+            min_p=float(rng.choice([0.0, 0.05, 0.5])),
+            repetition_penalty=float(rng.choice([1.0, 1.3, 0.8])),
+        )
+        for _ in range(3)
+    ]
+    logits = rng.normal(0, 2, (3, columns)).astype(np.float32)
+    prompt, written = rng.integers(0, columns, (3, 5)), rng.integers(0, columns, (3, 4))
+    rows, sampler, weights = rows_of(kinds, columns), Sampler(columns), []
+    sampler.prepare(rows)
+    monkeypatch.setattr(
+        "octavo.runtime.ort.sampling.search", lambda w, points: (weights.append(w), search(w, points))[1]
+    )
+    shaped = [penalise(each, kinds[row], prompt[row], written[row]) for row, each in enumerate(logits)]
+    sampler.draw(np.stack(shaped), rows)
+    for row, kind in enumerate(kinds):
+        steps = [
+            processors.RepetitionPenaltyLogitsProcessor(kind.repetition_penalty),
+            processors.TemperatureLogitsWarper(kind.temperature),
+            processors.TopKLogitsWarper(kind.top_k or columns),
+            processors.TopPLogitsWarper(kind.top_p),
+            processors.MinPLogitsWarper(kind.min_p),
+        ]
+        ids = torch.tensor(np.concatenate([prompt[row], written[row]]))[None]
+        expected = processors.LogitsProcessorList(steps)(ids, torch.tensor(logits[row : row + 1])).softmax(-1)[0]
+        drawn = weights[0][row] / weights[0][row].sum()
+        assert drawn == pytest.approx(expected.numpy(), abs=1e-5)
+
+
 def test_rows_keep_their_own_settings_and_streams() -> None:
     logits = np.random.default_rng(2).normal(size=(4, 50)).astype(np.float32)
     kinds = [Sampling(temperature=0), Sampling(), Sampling(top_k=1), Sampling(temperature=0.7, top_p=0.5)]
@@ -95,6 +135,14 @@ def test_a_column_without_weight_is_never_found() -> None:
     for point in (0.0, 0.3, 0.999999999):
         found = search(weights, np.full(3, point))
         assert (weights[np.arange(3), found] > 0).all()
+
+
+def test_the_lowest_temperature_is_the_largest_logit() -> None:
+    logits = np.random.default_rng(3).normal(size=(1, 600)).astype(np.float32)
+    rows, sampler = rows_of([Sampling(temperature=1e-39)], 600), Sampler(600)
+    sampler.prepare(rows)
+    with np.errstate(over="ignore", under="ignore"):
+        assert sampler.draw(logits, rows)[0] == logits.argmax()
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

@@ -17,6 +17,7 @@ from octavo.runtime.ort.engines import Engines
 from octavo.runtime.ort.prefill import batches
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT
 from octavo.runtime.ort.session import Device, Model, open_model, providers
+from octavo.runtime.place import demand_recorder
 
 
 def test_tensorrts_profiles_bound_the_rows_of_a_call(bundle: Path) -> None:
@@ -40,11 +41,19 @@ def test_cuda_graphs_need_one_gpu(bundle: Path) -> None:
         Octavo.load(bundle, devices=["cpu:0"], cuda_graphs=True)
     options = dict(providers(CUDA, Device("cuda", 1), None, capture=True)[:1])[CUDA]
     assert options == {"device_id": "1", "arena_extend_strategy": "kSameAsRequested", "enable_cuda_graph": "1"}
+    with pytest.raises(ConfigError, match="they need one GPU, not cuda:0, cuda:1"):
+        demand_recorder(CUDA, [Device("cuda", 0), Device("cuda", 1)])
+    demand_recorder(CUDA, [Device("cuda", 1)])
+
+
+def test_tensorrt_records_no_calls(bundle: Path) -> None:
+    """Its provider in ONNX Runtime 1.31 keeps one recorded call, whatever `gpu_graph_id` says."""
+    with pytest.raises(ConfigError, match="records a single shape of call; use them with cuda"):
+        demand_recorder(TENSORRT, [Device("tensorrt")])
     engines = Engines(bundle, {"trt_engine_cache_enable": "1"})
     assert dict(providers(TENSORRT, Device("tensorrt"), engines, capture=True)[:1])[TENSORRT] == {
         "device_id": "0",
         "trt_engine_cache_enable": "1",
-        "trt_cuda_graph_enable": "1",
     }
 
 
