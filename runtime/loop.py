@@ -6,17 +6,15 @@ steps.
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from threading import Condition, RLock, Thread
 from time import monotonic
-from typing import Protocol
 
 from octavo.profiles.errors import ConfigError
+from octavo.runtime.alarms import Alarm, Alarms, ClockAlarms
 from octavo.runtime.contents import Contents, Request, Written
 from octavo.runtime.core.council import Council, Motion
 from octavo.runtime.core.policies import Policy
@@ -50,16 +48,7 @@ class _Open:
     here: set[Inference] = field(default_factory=set)  # started, and neither ended nor withdrawn from a lane
     all: list[Inference] = field(default_factory=list)
     closed: bool = False
-
-
-class Alarms(Protocol):
-    """Calls functions after a time."""
-
-    def set(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call it once, so many seconds from now."""
-
-    def close(self) -> None:
-        """Nothing is called any more."""
+    alarm: Alarm | None = None
 
 
 class Loop:
@@ -87,7 +76,7 @@ class Loop:
         self._open: dict[Query, _Open] = {}
         self._lock = RLock()
         self._quiet = Condition(self._lock)
-        self._alarms: Alarms = alarms or _Alarms()
+        self._alarms: Alarms = alarms or ClockAlarms()
         self._closed = False
         self._threads = [
             Thread(target=self._serve, args=(lane,), name=_name(lane), daemon=True)
@@ -117,11 +106,11 @@ class Loop:
             if self._closed:
                 raise ConfigError("ask: this bundle is closed; load it again")
             self.contents.open(request)
-            self._open[query] = _Open(request, on_close)
+            case = self._open[query] = _Open(request, on_close)
             self.recorder.asked(query, self.recorder.now())
             self._follow(query, self._told(query, lambda: self.council.ask(query, policy)), arrival=True)
-        if deadline is not None:
-            self._alarms.set(deadline, lambda: self._expire(query))
+            if deadline is not None and not case.closed:
+                case.alarm = self._alarms.set(deadline, lambda: self._expire(query))
 
     def cancel(self, query: Query) -> None:
         """Nobody waits for the answer any more; all that the query holds is freed at the next steps' ends."""
@@ -277,6 +266,8 @@ class Loop:
     def _close(self, query: Query, motion: Motion) -> None:
         case, now = self._open[query], self.recorder.now()
         case.closed = True
+        if case.alarm is not None:
+            self._alarms.drop(case.alarm)
         self.recorder.closed(query, now, motion.answer, motion.failure)
         arrival = self.recorder.queries[query].arrival
         arrived = motion.answer.candidates if motion.answer else ()
@@ -336,46 +327,6 @@ class Loop:
             with self._lock:
                 self.recorder.withdrawn(inference, written, self.recorder.now())
                 self._left(inference)
-
-
-class _Alarms:
-    """Calls functions after a time, in a thread of its own that begins with the first of them."""
-
-    def __init__(self) -> None:
-        self._now = monotonic
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._number = count()
-        self._changed = Condition()
-        self._thread: Thread | None = None
-        self._closed = False
-
-    def set(self, seconds: float, call: Callable[[], None]) -> None:
-        with self._changed:
-            heapq.heappush(self._heap, (self._now() + seconds, next(self._number), call))
-            if self._thread is None:
-                self._thread = Thread(target=self._run, name="octavo deadlines", daemon=True)
-                self._thread.start()
-            self._changed.notify()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while (call := self._next()) is not None:
-            call()
-
-    def _next(self) -> Callable[[], None] | None:
-        with self._changed:
-            while not self._closed:
-                wait = self._heap[0][0] - self._now() if self._heap else None
-                if wait is not None and wait <= 0:
-                    return heapq.heappop(self._heap)[2]
-                self._changed.wait(wait)
-            return None
 
 
 def _name(lane: Lane) -> str:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from octavo.runtime.local import Octavo
 from octavo.runtime.server.account import GONE, Account
 from octavo.runtime.server.answers import whole
-from octavo.runtime.server.desk import Desk
+from octavo.runtime.server.desk import Answered, Asked, Desk, Taken
 from octavo.runtime.server.guard import Guard
 from octavo.runtime.server.journal import TraceFile
 from octavo.runtime.server.leaving import ClientGone, until_gone
@@ -75,6 +75,7 @@ class Server:
             exception_handlers={Refusal: on_refusal, HTTPException: on_http, Exception: on_failure},
             lifespan=self._lifespan,
         )
+        self.app.router.redirect_slashes = False  # a client that follows would lose its key, or its body, on the way
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -100,11 +101,11 @@ class Server:
         try:
             asked = parse(kind, await request.body())
             account.read(asked)
-            taken = await until_gone(request.receive, self.desk.take(asked, self._follow(request, asked.model)))
             if asked.stream:
-                return EventStream(taken, account, self.settings)
-            with taken:
-                answered = await until_gone(request.receive, taken.result())
+                return EventStream(
+                    await until_gone(request.receive, self._take(request, asked)), account, self.settings
+                )
+            taken, answered = await until_gone(request.receive, self._result(request, asked))
             account.answered(answered)
             return JSONResponse(whole(taken, answered).model_dump())
         except Refusal as refusal:
@@ -116,6 +117,13 @@ class Server:
         except Exception:
             account.refused(defect())
             raise
+
+    async def _take(self, request: Request, asked: Asked) -> Taken:
+        return await self.desk.take(asked, self._follow(request, asked.model))
+
+    async def _result(self, request: Request, asked: Asked) -> tuple[Taken, Answered]:
+        with await self._take(request, asked) as taken:
+            return taken, await taken.result()
 
     def _follow(self, request: Request, model: str) -> Callable[[int], None] | None:
         spans = self._spans

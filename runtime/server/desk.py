@@ -13,7 +13,7 @@ from typing import Any
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.runtime.core.query import Inference
 from octavo.runtime.local import Octavo, Prepared, Result
-from octavo.runtime.server.admission import Admission, Place
+from octavo.runtime.server.admission import Admission
 from octavo.runtime.server.names import Target, choose, served
 from octavo.runtime.server.refusals import Refusal
 from octavo.runtime.server.requests import ChatRequest, CompletionRequest
@@ -22,6 +22,7 @@ from octavo.runtime.server.settings import ServerSettings
 Asked = ChatRequest | CompletionRequest
 CHAT_FIELDS = {"grammar": "response_format", "prompt": "messages", "chat": "messages"}
 TEXT_FIELDS = {"grammar": "response_format", "top_logprobs": "logprobs"}
+QUICK = 2000  # characters (or token ids) of a prompt that is read sooner than a thread is woken for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Taken:
         self._deadline = deadline
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[str | None] = asyncio.Queue()
+        self._over = self._loop.create_future()
         self.future: Future[Result] = Future()
         self.prompt_tokens = 0
 
@@ -57,18 +59,19 @@ class Taken:
         """Whether its text is shown as it grows; log-probabilities are told when it is whole."""
         return self.target.live and bool(self.asked.stream) and self.asked.noted is None
 
-    def follow(self, future: Future[Result], prompt_tokens: int) -> None:
-        """This is the query under way."""
+    def follow(self, future: Future[Result], prompt_tokens: int, leave: Callable[[bool], None]) -> None:
+        """This is the query under way; `leave` hears in the event loop that it is over, and whether with an answer."""
         self.future, self.prompt_tokens = future, prompt_tokens
-        future.add_done_callback(lambda _: self._tell(None))
+        future.add_done_callback(lambda done: self._tell(self._end, done, leave))
 
     def hear(self, _: Inference, text: str) -> None:
-        self._tell(text)
+        self._tell(self._events.put_nowait, text)
 
     async def result(self) -> Answered:
         """Raises Refusal where there is no answer."""
+        await self._over
         try:
-            return Answered(await asyncio.wrap_future(self.future), self.seed)
+            return Answered(self.future.result(0), self.seed)
         except MachineError as error:
             if monotonic() - self.start >= self._deadline:
                 raise Refusal(504, f"no candidate within {self._deadline:g} s", code="deadline") from None
@@ -86,9 +89,16 @@ class Taken:
                 return
             yield text
 
-    def _tell(self, text: str | None) -> None:
+    def _end(self, done: Future[Result], leave: Callable[[bool], None]) -> None:
+        leave(not done.cancelled() and done.exception() is None)
+        self._events.put_nowait(None)
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def _tell(self, call: Callable[..., None], *about: object) -> None:
+        """Let the event loop call something: each time it has to be woken, so once for all there is to say."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._events.put_nowait, text)
+            self._loop.call_soon_threadsafe(call, *about)
 
 
 class Desk:
@@ -114,7 +124,8 @@ class Desk:
         place = self.admission.enter(target.candidates)
         taken = Taken(asked, target, self.settings.deadline)
         try:
-            prepared = await asyncio.to_thread(self._prepare, taken)
+            quick = asked.form is None and asked.characters <= QUICK
+            prepared = self._prepare(taken) if quick else await asyncio.to_thread(self._prepare, taken)
             query = prepared.request.query
             self.admission.widen(place, target.candidates * (query.prompt_tokens + query.max_new_tokens))
             if begun is not None:
@@ -123,19 +134,8 @@ class Desk:
         except BaseException:
             self.admission.leave(place)
             raise
-        self._leave_after(future, place)
-        taken.follow(future, query.prompt_tokens)
+        taken.follow(future, query.prompt_tokens, lambda answered: self.admission.leave(place, answered=answered))
         return taken
-
-    def _leave_after(self, future: Future[Result], place: Place) -> None:
-        loop = asyncio.get_running_loop()
-
-        def leave(done: Future[Result]) -> None:
-            answered = not done.cancelled() and done.exception() is None
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(lambda: self.admission.leave(place, answered=answered))
-
-        future.add_done_callback(leave)
 
     def _prepare(self, taken: Taken) -> Prepared:
         asked, target = taken.asked, taken.target
@@ -152,7 +152,7 @@ class Desk:
                 **options,
             )
         except ConfigError as error:
-            raise Refusal(400, str(error), param=_field(str(error), asked), code="invalid_value") from None
+            raise _refused(str(error), asked) from None
         room = prepared.request.query.max_new_tokens
         if asked.new_tokens is not None and asked.new_tokens > room:
             message = f"max_tokens: {asked.new_tokens} and the prompt do not fit the context; at most {room} do"
@@ -166,8 +166,10 @@ class Desk:
             raise Refusal(400, f"messages: at most {self.settings.max_messages}", param="messages")
 
 
-def _field(error: str, asked: Asked) -> str | None:
-    """The field of a request that an error of the runtime is about; it begins with the runtime's word for it."""
-    word, colon, _ = error.partition(":")
+def _refused(error: str, asked: Asked) -> Refusal:
+    """An error of the runtime begins with its own word for what it is about; the client hears the field's name."""
+    word, colon, rest = error.partition(":")
     fields = CHAT_FIELDS if isinstance(asked, ChatRequest) else TEXT_FIELDS
-    return fields.get(word, word if word in type(asked).model_fields else None) if colon else None
+    field = fields.get(word, word if word in type(asked).model_fields else None) if colon else None
+    code = "context_length_exceeded" if word == "prompt" and "too long" in rest else "invalid_value"
+    return Refusal(400, f"{field}:{rest}" if field else error, param=field, code=code)

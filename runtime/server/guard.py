@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +28,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
+            scope = _in_origin_form(scope)
             headers = Headers(scope=scope)
             self._measure(scope)
             if scope["path"] not in OPEN_PATHS:
@@ -94,10 +96,29 @@ def _host(headers: Headers) -> str:
     return host.partition("]")[0] + "]" if host.startswith("[") else host.rpartition(":")[0] or host
 
 
+def _in_origin_form(scope: Scope) -> Scope:
+    """A request line may hold a whole URL, as to a proxy; its host is then the one that counts (RFC 9112, 3.2.2)."""
+    raw = bytes(scope.get("raw_path") or b"")
+    scheme, found, rest = raw.partition(b"://")
+    if not found or scheme.lower() not in (b"http", b"https"):
+        return scope
+    host, _, path = rest.partition(b"/")
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    path = b"/" + path
+    changed = {"raw_path": path, "path": unquote(path.decode("latin-1")), "headers": [(b"host", host), *headers]}
+    return {**scope, **changed}
+
+
 def _demand_json(headers: Headers) -> None:
     """A web page cannot send this content type to another site without asking first, which is never granted."""
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    kind, _, about = headers.get("content-type", "").partition(";")
+    if kind.strip().lower() != "application/json":
         raise Refusal(415, "the body must be application/json", code="content_type")
+    name, _, charset = about.partition("=")
+    if name.strip().lower() == "charset" and charset.strip().strip('"').lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise Refusal(415, "the body must be in UTF-8", code="content_type")
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise Refusal(415, "the body must not be compressed (content-encoding)", code="content_encoding")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import sys
@@ -11,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Full, Queue, SimpleQueue
 from secrets import token_bytes
 from threading import Thread
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from octavo.profiles.errors import ConfigError
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, to_lines
 
 LOG = logging.getLogger("octavo.server")
+ROOM = 10_000  # lines that wait to be written
+LAST = 2.0  # seconds for the last of them when the process ends
 
 
 class JsonLines(logging.Formatter):
@@ -43,10 +46,49 @@ class TextLines(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class Unhurried(logging.Handler):
+    """Lets a thread of its own write the lines: whoever reads stderr slowly, or not at all, holds up no request.
+
+    What no longer fits the queue is lost; the next line that does fit says in `lines_lost` how many were.
+    """
+
+    def __init__(self, writer: logging.Handler, room: int = ROOM) -> None:
+        super().__init__()
+        self._writer = writer
+        self._queue: Queue[logging.LogRecord | None] = Queue(room)
+        self._lost = 0
+        self._thread = Thread(target=self._run, name="octavo log", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lost = self._lost
+        if lost:
+            record.fields = getattr(record, "fields", {}) | {"lines_lost": lost}
+        try:
+            self._queue.put_nowait(record)
+            self._lost -= lost
+        except Full:
+            self._lost += 1
+
+    def close(self) -> None:
+        """Write what is left, as far as somebody reads it within LAST seconds."""
+        atexit.unregister(self.close)
+        with suppress(Full):
+            self._queue.put(None, timeout=LAST)
+            self._thread.join(LAST)
+        super().close()
+
+    def _run(self) -> None:
+        while (record := self._queue.get()) is not None:
+            self._writer.handle(record)
+
+
 def start_logging(form: Literal["json", "text"] = "json") -> None:
     """One line per event on stderr, for the server and the web server under it."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    writer = logging.StreamHandler(sys.stderr)
+    writer.setFormatter(JsonLines() if form == "json" else TextLines())
+    handler = Unhurried(writer)
     for name in ("octavo.server", "octavo.runtime", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

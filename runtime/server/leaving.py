@@ -16,19 +16,27 @@ class ClientGone(Exception):
 
 
 async def until_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of the work, which is cancelled as soon as the client leaves. Raises ClientGone then."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
+    """The result of the work, which is cancelled as soon as the client leaves. Raises ClientGone then.
+
+    The work runs in the caller's own task: every task between an engine and its client is a turn of the event loop,
+    and for each of these the loop waits in line with the engines for the interpreter.
+    """
+    waiting, left = asyncio.current_task(), False
+    assert waiting is not None
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        waiting.cancel()
+
+    watching = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if left and not waiting.uncancel():
+            raise ClientGone from None
+        raise
     finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()

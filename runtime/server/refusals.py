@@ -61,16 +61,25 @@ class Refusal(Exception):
         return JSONResponse(self.body, self.status, self.headers)
 
 
+EITHER = {
+    "prompt": "must be one text, or one list of token ids",
+    "stop": "must be a text, or a list of texts, none of them empty",
+    "content": "must be a text, or a list of text parts",
+}
+
+
 def malformed(error: ValidationError) -> Refusal:
     """The first thing that is wrong with a body; values that the client sent are not repeated."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    param = _path(first["loc"])
-    unknown = first["type"] in ("extra_forbidden", "none_required")
-    message = "this field is not supported" if unknown else first["msg"]
-    code = "unsupported_field" if unknown else "invalid_value"
+    first = error.errors(include_url=False, include_input=False)[0]
+    loc = first["loc"]
+    fork = next((place for place, name in enumerate(loc) if name in EITHER), None)
+    param = _path(loc if fork is None else loc[: fork + 1])
     if first["type"] == "json_invalid":
         return Refusal(400, "the body is not JSON that can be read", code="invalid_json")
-    return Refusal(400, f"{param or 'body'}: {message}", param=param, code=code)
+    if first["type"] in ("extra_forbidden", "none_required") or first.get("ctx", {}).get("max_length") == 0:
+        return Refusal(400, f"{param}: this field is not supported", param=param, code="unsupported_field")
+    message = first["msg"] if fork is None or len(loc) == fork + 1 else EITHER[str(loc[fork])]
+    return Refusal(400, f"{param or 'body'}: {message}", param=param, code="invalid_value")
 
 
 def _path(loc: Sequence[int | str]) -> str | None:
@@ -85,7 +94,14 @@ async def on_refusal(_: Request, error: Exception) -> JSONResponse:
 async def on_http(_: Request, error: Exception) -> JSONResponse:
     """No such path, or not with this method."""
     assert isinstance(error, HTTPException)
-    return Refusal(error.status_code, error.detail, headers=error.headers).response()
+    return _no_way(error.status_code, error.headers or {}).response()
+
+
+def _no_way(status: int, headers: Mapping[str, str]) -> Refusal:
+    """404 or 405, as a client library shows it."""
+    if status == 405:
+        return Refusal(405, f"this path takes {headers.get('Allow', 'another method')}", code="method", headers=headers)
+    return Refusal(status, "no such path; /openapi.json lists them, none ends in a slash", code="path", headers=headers)
 
 
 async def on_failure(_: Request, __: Exception) -> JSONResponse:

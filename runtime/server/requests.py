@@ -28,6 +28,7 @@ def _kind(kind: type) -> BeforeValidator:
 
 No = Annotated[Literal[False], _kind(bool)]
 Zero = Annotated[Literal[0], _kind(int)]
+Nothing = Annotated[list[Any], Field(max_length=0)]
 
 
 class Strict(BaseModel):
@@ -46,9 +47,9 @@ class ChatMessage(Strict):
     content: str | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
     name: None = None
     refusal: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    annotations: Nothing | None = None
     audio: None = None
-    tool_calls: None = None
+    tool_calls: Nothing | None = None
     function_call: None = None
 
     @property
@@ -190,8 +191,11 @@ class ChatRequest(Generation):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
-    tool_choice: Literal["none"] | None = None
-    function_call: Literal["none"] | None = None
+    tools: Nothing | None = None
+    functions: Nothing | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    function_call: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none"] | None = None
     service_tier: Literal["auto", "default"] | None = None
     store: No | None = None
@@ -200,20 +204,17 @@ class ChatRequest(Generation):
     prompt_cache_key: Name | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory"] | None = None
     audio: None = None
-    functions: None = None
     moderation: None = None
-    parallel_tool_calls: None = None
     prediction: None = None
     prompt_cache_options: None = None
-    tools: None = None
-    verbosity: None = None
+    verbosity: Literal["medium"] | None = None
     web_search_options: None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         return self
 
@@ -224,6 +225,10 @@ class ChatRequest(Generation):
     @property
     def noted(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def characters(self) -> int:
+        return sum(len(message.text) for message in self.messages)
 
     @property
     def prompt_text(self) -> list[dict[str, str]]:
@@ -241,6 +246,11 @@ class CompletionRequest(Generation):
     @property
     def noted(self) -> int | None:
         return self.logprobs
+
+    @property
+    def characters(self) -> int:
+        """Or token ids."""
+        return len(self.prompt_text)
 
     @property
     def prompt_text(self) -> str | Tokens:

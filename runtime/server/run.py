@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import signal
 import socket
 import sys
@@ -13,6 +15,7 @@ from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -20,10 +23,12 @@ from octavo.profiles.errors import MachineError
 from octavo.runtime.local import Octavo
 from octavo.runtime.server.app import Server
 from octavo.runtime.server.journal import log, start_logging
+from octavo.runtime.server.refusals import Refusal
 from octavo.runtime.server.settings import ServerSettings
 
 BACKLOG = 2048
 SWITCH = 0.001  # seconds that one thread may keep others from Python: engines must not hold up the event loop
+NO_HTTP = Refusal(400, "this is no HTTP/1.1 request, or its head is too long", code="no_http")
 
 
 def serve(bundle: Path, settings: ServerSettings, **load: Any) -> None:
@@ -36,6 +41,7 @@ def serve(bundle: Path, settings: ServerSettings, **load: Any) -> None:
     sys.setswitchinterval(SWITCH)
     with bound(settings) as port, Octavo.load(bundle, **load) as octavo:
         octavo.ask("0", policy="ensemble", max_new_tokens=1)
+        gc.freeze()  # what is loaded stays: no collection has to look at it while a request waits
         listen(octavo, settings, port)
 
 
@@ -103,6 +109,16 @@ def patient(seconds: float) -> type[H11Protocol]:
         def _give_up(self) -> None:
             if self.cycle is None:
                 self.transport.close()
+
+        def send_400_response(self, msg: str) -> None:
+            """As other refusals look; nothing, where an answer has begun."""
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                body = json.dumps(NO_HTTP.body).encode()
+                kept = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+                head = h11.Response(status_code=400, headers=list(kept.items()), reason=b"Bad Request")
+                for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(event))
+            self.transport.close()
 
     return Patient
 

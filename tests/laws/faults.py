@@ -14,6 +14,7 @@ from itertools import count
 
 import numpy as np
 
+from octavo.runtime.alarms import Alarm
 from octavo.runtime.contents import Contents, Request, Tokens
 from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import policy_named
@@ -135,8 +136,13 @@ class Alarms:
     def __init__(self, world: Schedule) -> None:
         self._world = world
 
-    def set(self, seconds: float, call: Callable[[], None]) -> None:
-        self._world.at(self._world.now + seconds, call)
+    def set(self, seconds: float, call: Callable[[], None]) -> Alarm:
+        alarm = Alarm(self._world.now + seconds, 0, call)
+        self._world.at(alarm.at, lambda: None if alarm.call is None else alarm.call())
+        return alarm
+
+    def drop(self, alarm: Alarm) -> None:
+        alarm.call = None
 
     def close(self) -> None:
         """Nothing rings once nobody moves the clock."""

@@ -29,10 +29,10 @@ FIELDS = [
     ("top_logprobs", 2),
     ("logit_bias", {"1": 5}),
     ("frequency_penalty", 0.5),
-    ("tools", []),
-    ("functions", []),
-    ("tool_choice", "auto"),
-    ("parallel_tool_calls", True),
+    ("tools", [{"type": "function", "function": {"name": "f"}}]),
+    ("functions", [{"name": "f"}]),
+    ("tool_choice", "required"),
+    ("parallel_tool_calls", 1),
     ("response_format", {"type": "grammar"}),
     ("response_format", {"type": "json_schema"}),
     ("response_format", {"type": "json_schema", "json_schema": {}}),
@@ -106,7 +106,8 @@ def test_completions_refuse_what_they_do_not_do(server: Any, field: str) -> None
 def test_a_prompt_is_one_text_or_its_tokens(server: Any, prompt: Any) -> None:
     answer = post(server, {"model": "octavo", "prompt": prompt}, "/v1/completions")
     assert answer.status_code == 400, answer.text
-    assert "prompt" in problem(answer)["message"]
+    assert problem(answer)["message"].startswith("prompt: ")
+    assert problem(answer)["param"] in ("prompt", None)
 
 
 PAIRS = [
@@ -147,7 +148,13 @@ HARMLESS = {
     "prompt_cache_key": "k",
     "service_tier": "auto",
     "modalities": ["text"],
-    "tool_choice": "none",
+    "tools": [],
+    "functions": [],
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "verbosity": "medium",
+    "logprobs": False,
+    "top_logprobs": 0,
     "frequency_penalty": 0,
     "logit_bias": {},
 }
@@ -257,3 +264,50 @@ def test_a_long_body_is_refused_while_it_is_sent(serve: Any) -> None:
         assert post(up, CHAT | {"stop": "a" * 3000}).status_code == 413
         chunk = b"800\r\n" + b"a" * 2048 + b"\r\n"
         assert b" 413 " in talk(up, HEAD + b"transfer-encoding: chunked\r\n\r\n", chunk, chunk, pause=0.05)
+
+
+ODD = [
+    ({"content-encoding": "gzip"}, 415, "content_encoding"),
+    ({"content-encoding": "identity"}, 200, None),
+    ({"content-type": "application/json; charset=iso-8859-1"}, 415, "content_type"),
+    ({"content-type": 'application/json; charset="UTF-8"'}, 200, None),
+]
+
+
+@pytest.mark.parametrize(("headers", "status", "code"), ODD)
+def test_a_body_in_a_form_that_is_not_read_is_refused_by_name(
+    server: Any, headers: dict[str, str], status: int, code: str | None
+) -> None:
+    answer = post(server, CHAT, **headers)
+    assert answer.status_code == status, answer.text
+    assert code is None or problem(answer)["code"] == code
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "/v1/models/", "/health/", "/v1", "/", "//v1/models"])
+def test_a_path_that_is_not_there_is_no_redirect(server: Any, path: str) -> None:
+    answer = httpx.get(server.url + path)
+    assert answer.status_code == 404
+    assert problem(answer)["code"] in ("path", "model_not_found")
+
+
+def test_another_method_is_told_which_one(server: Any) -> None:
+    answer = httpx.options(server.url + "/v1/chat/completions", headers={"origin": "http://elsewhere"})
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert "POST" in problem(answer)["message"]
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(("host", "status"), [("localhost", 200), ("elsewhere.example", 403)])
+def test_a_whole_url_in_the_request_line_is_understood_and_its_host_counts(server: Any, host: str, status: int) -> None:
+    line = f"GET http://{host}/v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+        raw.sendall(line)
+        assert raw.recv(100).split()[1] == str(status).encode()
+
+
+def test_what_is_no_http_gets_an_error_as_others_are(server: Any) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+        raw.sendall(b"\x16\x03\x01\x02\x00\x01\r\n\r\n")
+        said = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b'"code": "no_http"' in said

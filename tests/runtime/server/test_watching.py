@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from octavo.profiles.errors import ConfigError, MachineError
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, RunRecord, from_lines
 from octavo.runtime.server import ServerSettings
 from octavo.runtime.server import serve as serve_bundle
-from octavo.runtime.server.journal import JsonLines, TraceFile
+from octavo.runtime.server.journal import JsonLines, TraceFile, Unhurried
 
 BODY = {"model": "octavo", "messages": [{"role": "user", "content": "abc 123:"}], "seed": 3, "max_tokens": 20}
 ASK = "/v1/chat/completions"
@@ -176,3 +177,30 @@ def test_on_sigterm_what_is_in_flight_is_answered_and_nothing_else(bundle: Path)
     assert all('"finish_reason":"' in answer.text for answer in answers)
     assert (code, out) == (0, "left in order\n")
     assert json.loads(errors[-1])["event"] == "stopped"
+
+
+def test_a_log_that_nobody_reads_holds_up_no_request_and_says_what_it_lost() -> None:
+    class Stuck(logging.Handler):
+        """Writes when it is let."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.go, self.written = threading.Event(), list[logging.LogRecord]()
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.go.wait(10)
+            self.written.append(record)
+
+    stuck, logger = Stuck(), logging.Logger("stuck")
+    unhurried = Unhurried(stuck, room=3)
+    logger.addHandler(unhurried)
+    for _ in range(10):
+        logger.info("line")
+    stuck.go.set()
+    while len(stuck.written) < 3:
+        time.sleep(0.01)
+    logger.info("last")
+    unhurried.close()
+    lost = sum(getattr(record, "fields", {}).get("lines_lost", 0) for record in stuck.written)
+    assert stuck.written[-1].getMessage() == "last"
+    assert len(stuck.written) + lost == 11
