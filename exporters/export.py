@@ -123,7 +123,7 @@ def _advice(groups: Sequence[Group], unused: Sequence[Path]) -> Iterator[str]:
         yield f"stacked on {found[0].base}: {named}"
     if unused:
         named = ", ".join(path.name for path in unused)
-        yield f"{named}: seems to be the base and something of low rank; `lora detect` would store the base once"
+        yield f"{named}: seems to be the base and something of low rank; --lora detect would store the base once"
 
 
 def _buildable(targets: Sequence[str]) -> None:

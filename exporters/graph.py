@@ -127,6 +127,9 @@ def check_tensors(graph: Graph, stored: dict[str, tuple[int, ...]], source: str)
     missing, unread = sorted(wanted - set(stored)), sorted(set(stored) - wanted - _ignorable(graph, stored))
     if missing:
         raise BundleError(f"{source}: {len(missing)} tensors are missing: {', '.join(missing[:4])}")
+    if any(".lora_a." in name for name in unread):
+        module = next(name for name in unread if ".lora_a." in name).split(".lora_a.")[0]
+        raise BundleError(f"{source}: an adapter of {module} cannot be stacked; --lora merged takes it")
     if unread:
         raise BundleError(f"{source}: the native route does not know what to do with {', '.join(unread[:4])}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,14 @@ CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 NOT_SUPPORTED = (
     *("use_dora", "modules_to_save", "fan_in_fan_out", "trainable_token_indices", "lora_bias"),
-    *("alora_invocation_tokens", "target_parameters", "layer_replication"),
+    *("alora_invocation_tokens", "target_parameters", "layer_replication", "use_qalora", "use_bdlora"),
+    *("monteclora_config", "velora_config", "kasa_config", "arrow_config", "megatron_config"),
 )
+PLAIN: dict[str, tuple[Any, ...]] = {  # of these keys, what is allowed
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),  # others change the base as well
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +101,14 @@ def open_adapter(folder: Path, name: str, base: Path | None = None) -> Adapter:
     """Read a PEFT folder's config and header. Raises BundleError for what is not plain LoRA."""
     config = read_json(folder / CONFIG_NAME)
     unknown = [key for key in NOT_SUPPORTED if config.get(key)]
-    if config.get("peft_type") != "LORA" or unknown or config.get("bias", "none") != "none":
-        what = f"{unknown[0]}={config[unknown[0]]}" if unknown else f"peft_type={config.get('peft_type')}"
+    unknown += [key for key, plain in PLAIN.items() if config.get(key, plain[0]) not in plain]
+    if unknown:
+        what = f"{CONFIG_NAME}: {unknown[0]}={config[unknown[0]]!r}"
         raise BundleError(f"{folder}: {what} is not supported; plain LoRA without biases is: merge the adapter first")
     if not (folder / WEIGHTS_NAME).is_file():
-        raise BundleError(f"{folder}: no {WEIGHTS_NAME}")
-    return Adapter(name, folder, base or _base(folder, config), _deltas(folder, config))
+        raise BundleError(f"{folder}: no {WEIGHTS_NAME}; adapters are read from safetensors, never from a pickle")
+    found = base or _base(folder, config)
+    return Adapter(name, folder, found, _deltas(folder, config, found))
 
 
 def merged(adapter: Adapter) -> Checkpoint:
@@ -143,8 +152,8 @@ def _base(folder: Path, config: dict[str, Any]) -> Path:
     raise BundleError(f"{folder}: its base {named!r} is not a folder here; name it with base")
 
 
-def _deltas(folder: Path, config: dict[str, Any]) -> dict[str, Delta]:
-    tensors = stored_tensors(folder / WEIGHTS_NAME)
+def _deltas(folder: Path, config: dict[str, Any], base: Path) -> dict[str, Delta]:
+    tensors = _changed(stored_tensors(folder / WEIGHTS_NAME), base)
     modules = sorted({name.split(".lora_")[0] for name in tensors})
     wanted = {f"{module}.lora_{part}.weight" for module in modules for part in "AB"}
     if set(tensors) != wanted:
@@ -160,7 +169,29 @@ def _deltas(folder: Path, config: dict[str, Any]) -> dict[str, Delta]:
     }
 
 
+def _changed(tensors: dict[str, Tensor], base: Path) -> dict[str, Tensor]:
+    """Without the copies of the base's own tensors that PEFT saves of a head or an embedding that is adapted."""
+    copies = [name for name in tensors if name.endswith(".base_layer.weight")]
+    if not copies:
+        return tensors
+    stored = open_checkpoint(base).tensors
+    same = [name for name in copies if _same(tensors[name], stored.get(_module(name, ".base_layer.") + ".weight"))]
+    return {name: tensor for name, tensor in tensors.items() if name not in same}
+
+
+def _same(tensor: Tensor, other: Tensor | None) -> bool:
+    if other is None or tensor.shape != other.shape:
+        return False
+    return bool(np.array_equal(tensor.read().astype(np.float32), other.read().astype(np.float32)))
+
+
+def _module(name: str, ending: str) -> str:
+    return name.split(ending)[0].removeprefix(PREFIX)
+
+
 def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    patterns = config.get("alpha_pattern") or {}
-    alpha = next((value for key, value in patterns.items() if module.endswith(key)), config.get("lora_alpha", 8))
+    """As PEFT finds it: a pattern is a regular expression that the end of the module's name matches, after a dot."""
+    patterns, plain = config.get("alpha_pattern") or {}, module.removeprefix(PREFIX)
+    matching = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", plain))
+    alpha = next(matching, config.get("lora_alpha", 8))
     return float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)

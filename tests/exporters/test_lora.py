@@ -37,7 +37,12 @@ def make_adapter(base: Path, folder: Path, seed: int, **changes: Any) -> Path:
 @pytest.fixture
 def adapters(make_model: Maker, tmp_path: Path) -> list[Path]:
     base = make_model("llama-heads-of-4")
-    kinds: list[dict[str, Any]] = [{}, {"r": 2, "target_modules": ATTENTION}, {"use_rslora": True}]
+    patterns = {r"layers\.1\..*q_proj": 9, "k_proj": 1, "model.layers.0.mlp.down_proj": 7, "p_proj": 100}
+    kinds: list[dict[str, Any]] = [
+        {"rank_pattern": {"down_proj": 5, r"layers\.1\..*q_proj": 3}, "alpha_pattern": patterns},
+        {"r": 2, "target_modules": [*ATTENTION, "lm_head"]},
+        {"use_rslora": True, "init_lora_weights": "gaussian"},
+    ]
     return [make_adapter(base, tmp_path / f"tuned-{seed}", seed, **kind) for seed, kind in enumerate(kinds)]
 
 
@@ -73,6 +78,15 @@ def test_adapters_stack_on_bases_of_any_precision(precision: Any, adapters: list
     assert all(weights.parity and weights.parity.passed for expert in manifest.experts for weights in expert.weights)
 
 
+def test_adapters_of_sparse_layers_are_merged(make_model: Maker, tmp_path: Path) -> None:
+    tuned = make_adapter(make_model("mixtral"), tmp_path / "tuned", 0, target_modules=["w1", "gate", "q_proj"])
+    with pytest.raises(BundleError, match=r"layers\.0\.block_sparse_moe\.experts\.0\.w1 cannot be stacked"):
+        export_bundle([tuned], tmp_path / "stacked")
+    parity = export_bundle([tuned], tmp_path / "merged", lora="merged").experts[0].weights[0].parity
+    assert parity is not None
+    assert parity.greedy_equal
+
+
 def test_merged_adapters_share_what_they_leave_alone(make_model: Maker, tmp_path: Path) -> None:
     base = make_model(vocab_size=700)
     tuned = [make_adapter(base, tmp_path / f"t{seed}", seed, target_modules=ATTENTION) for seed in range(2)]
@@ -84,7 +98,9 @@ def test_merged_adapters_share_what_they_leave_alone(make_model: Maker, tmp_path
     ("changes", "said"),
     [
         ({"use_dora": True}, "use_dora=True is not supported"),
-        ({"peft_type": "IA3"}, "peft_type=IA3 is not supported"),
+        ({"peft_type": "IA3"}, r"adapter_config\.json: peft_type='IA3' is not supported"),
+        ({"bias": "lora_only"}, "bias='lora_only' is not supported"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not supported"),
         ({"base_model_name_or_path": "nobody/nothing"}, "its base 'nobody/nothing' is not a folder here"),
     ],
 )
