@@ -16,7 +16,7 @@ from octavo.exporters.settings import Settings
 from octavo.exporters.sharing import shared_weights
 from octavo.exporters.spec import Decoder, Head
 from octavo.exporters.tensorrt import CACHE_LENGTH
-from octavo.exporters.value import with_head
+from octavo.exporters.value import open_classifier, with_head
 from octavo.exporters.weights import Layout, Weight, lay_out
 from octavo.exporters.wrapper import language_model
 from octavo.profiles.errors import BundleError
@@ -103,7 +103,7 @@ def plan(
     planned = [_group(draft, index, settings) for index, draft in enumerate(drafts)]
     planned += _traced(list(foreign.values()), len(planned), settings, scratch)
     if value is not None:
-        member = Member(names[-1], open_checkpoint(value))
+        member = Member(names[-1], open_classifier(value))
         planned.append(_group(_Draft(_described(member.checkpoint, "score", settings), [member]), 0, settings))
     return planned
 

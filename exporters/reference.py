@@ -44,7 +44,8 @@ class Reference:
             if self._head == "logits":
                 return np.asarray(self._model(batch, use_cache=False).logits[0].float().numpy())
             trunk = self._model.base_model(batch, use_cache=False).last_hidden_state
-            return np.asarray(self._model.score(trunk)[0].float().numpy())
+            scores = np.asarray(self._model.score(trunk)[0].float().numpy())
+            return scores if scores.shape[1] == 1 else scores[:, 1:] - scores[:, :1]
 
     def hidden(self, ids: Array) -> Array:
         """The last hidden state, normed, of every position of one sequence: [sequence, hidden_size]."""

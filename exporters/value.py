@@ -1,14 +1,14 @@
-"""The value model's place in a bundle: its calibration and its manifest entry."""
+"""The value model: a classifier's one logit, or a head on the experts' own hidden state, and its calibration."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from octavo.exporters.checkpoint import Array, Checkpoint, Tensor, read_json, stored_tensors
+from octavo.exporters.checkpoint import Array, Checkpoint, Tensor, open_checkpoint, read_json, stored_tensors
 from octavo.exporters.outputs import VALUE_HEAD
 from octavo.profiles.errors import BundleError
 
@@ -16,6 +16,56 @@ CALIBRATION_NAME = "calibration.json"
 
 
 HEAD_NAME = "value_head.safetensors"
+
+
+SCORE = "score.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class OddsTensor:
+    """The one row of a classifier of two labels: its logit is the log-odds of label 1, as softmax has it."""
+
+    rows: Tensor
+
+    @property
+    def path(self) -> Path:
+        return self.rows.path
+
+    @property
+    def dtype(self) -> str:
+        return "F32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, self.rows.shape[1])
+
+    @property
+    def size(self) -> int:
+        return self.rows.shape[1]
+
+    def read(self) -> Array:
+        rows = self.rows.read().astype(np.float32)
+        return np.asarray(rows[1:] - rows[:1])
+
+    def head(self) -> bytes:
+        return self.read().tobytes()[:4096]
+
+
+def open_classifier(folder: Path) -> Checkpoint:
+    """A sequence-classification checkpoint with one logit, or two, of which the second is for the better.
+
+    Raises BundleError for one that has no such head.
+    """
+    checkpoint = open_checkpoint(folder)
+    score = checkpoint.tensors.get(SCORE)
+    if score is None:
+        what = "no score.weight; a value model is a sequence-classification checkpoint of a decoder, or a value head"
+        raise BundleError(f"{folder}: {what} ({HEAD_NAME})")
+    if len(score.shape) != 2 or score.shape[0] > 2:
+        raise BundleError(f"{folder}: {SCORE} is {score.shape}; a value model has one label (its logit), or two")
+    if score.shape[0] == 1:
+        return checkpoint
+    return replace(checkpoint, tensors=checkpoint.tensors | {SCORE: OddsTensor(score)})
 
 
 def is_head(folder: Path) -> bool:

@@ -97,7 +97,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Maker:
         torch.set_num_threads(1)
         stem, differences = MODELS[name]
         config_class = getattr(transformers, f"{stem}TextConfig" if stem == "Gemma3" else f"{stem}Config")
-        config = config_class(**SIZES | differences | changes | ({"num_labels": 1} if head != "ForCausalLM" else {}))
+        config = config_class(**SIZES | differences | ({"num_labels": 1} if head != "ForCausalLM" else {}) | changes)
         torch.manual_seed(seed)
         model = getattr(transformers, f"{stem}{head}")(config)
         for parameter in model.parameters():

@@ -50,6 +50,23 @@ def test_a_head_of_another_size_is_refused(make_model: Maker, tmp_path: Path) ->
         export_bundle([make_model()], tmp_path / "bundle", value=tmp_path / "head")
 
 
+def test_of_two_labels_the_log_odds_are_the_score(make_model: Maker, tmp_path: Path) -> None:
+    judge = make_model("llama", seed=99, head="ForSequenceClassification", num_labels=2)
+    manifest = export_bundle([make_model()], tmp_path / "bundle", value=judge)
+    assert manifest.value is not None
+    parity = manifest.value.weights[0].parity
+    assert parity is not None
+    assert parity.max_abs_error < 1e-5
+
+
+def test_a_value_model_without_a_score_is_refused(make_model: Maker, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no score\.weight; a value model is a sequence-classification checkpoint"):
+        export_bundle([make_model()], tmp_path / "bundle", value=make_model())
+    judge = make_model("llama", seed=99, head="ForSequenceClassification", num_labels=3)
+    with pytest.raises(BundleError, match=r"score\.weight is \(3, 48\); a value model has one label"):
+        export_bundle([make_model()], tmp_path / "bundle", value=judge)
+
+
 def test_platt_finds_the_line_that_made_the_verdicts() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(size=20000) * 3
