@@ -1,8 +1,8 @@
 """What a fleet costs: device-seconds times price, energy on the owner's bill, traffic that leaves, and joules.
 
-Energy = idle power of every device that is there, and dynamic power times utilisation: a device at its reached FLOP/s
-draws its peak, one at its reached bandwidth about half of that above idle: Llama-2-70B on A100s drew its rated power
-while prefilling and 0.4 to 0.8 of it on average while mostly decoding (Patel et al., Splitwise, ISCA 2024).
+Energy = idle power of every device that is there, and of what lies between idle and peak a part for any step that
+runs, one for the share of its reached bandwidth and one for that of its reached FLOP/s. The three are fitted to what
+Llama-2-70B and BLOOM-176B drew on A100s (Patel et al., Splitwise, ISCA 2024), where computing comes to the rated power.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from octavo.simulator.lane import Lane
 from octavo.simulator.latency.work import Work
 from octavo.simulator.network import CLIENT
 
-MEMORY_POWER = 0.5
-"""Dynamic power of a memory-bound device over that of a compute-bound one."""
+ACTIVE_POWER, MEMORY_POWER, COMPUTE_POWER = 0.19, 0.61, 0.79
+"""Shares of the power between idle and peak: while a step runs, at the reached bandwidth, at the reached FLOP/s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,19 @@ def bill(
 
 def usd_per_hour(scenario: Scenario, tier: str, hardware: Hardware) -> float:
     """Of one device in a tier. Raises ConfigError where it is not sold so."""
-    basis = scenario.fleet.tiers[tier].basis
-    price = hardware.usd_per_hour(basis)
+    price = hardware.usd_per_hour(scenario.fleet.tiers[tier].basis)
     if price is None:
-        field = "purchase_usd" if basis == "owned" else f"usd_per_hour.{basis}"
-        raise ConfigError(f"{scenario.name}: hardware.{hardware.name}.price.{field} is unknown; tier {tier} is {basis}")
+        raise ConfigError(f"{scenario.name}: {unsold(scenario, tier, hardware.name)}")
     return price
+
+
+def unsold(scenario: Scenario, tier: str, name: str) -> str | None:
+    """Which price is missing of a device on the basis of its tier; None when none is."""
+    basis = scenario.fleet.tiers[tier].basis
+    if scenario.hardware[name].usd_per_hour(basis) is not None:
+        return None
+    field = "purchase_usd" if basis == "owned" else f"usd_per_hour.{basis}"
+    return f"hardware.{name}.price.{field} is unknown; tier {tier} is {basis}"
 
 
 def dynamic_joules(scenario: Scenario, replicas: Iterable[tuple[Device, Placement]]) -> dict[tuple[str, str], float]:
@@ -83,13 +90,13 @@ def dynamic_joules(scenario: Scenario, replicas: Iterable[tuple[Device, Placemen
         effort = sum(_effort(scenario, placement, hardware, lane) for lane in device.lanes)
         most = device.busy * placement.devices
         key = placement.tier, placement.hardware
-        joules = (hardware.peak_watts - hardware.idle_watts) * min(effort, most)
+        joules = (hardware.peak_watts - hardware.idle_watts) * min(ACTIVE_POWER * most + effort, most)
         found[key] = found.get(key, 0.0) + joules
     return found
 
 
 def _effort(scenario: Scenario, placement: Placement, hardware: Hardware, lane: Lane) -> float:
-    """Device-seconds at full power that the lane's work is worth."""
+    """Device-seconds at full power that the lane's work is worth beyond what any step draws."""
     name, done = lane.models[0], lane.work
     model = scenario.model_of(name)
     if model is None or not done.passes:
@@ -100,4 +107,4 @@ def _effort(scenario: Scenario, placement: Placement, hardware: Hardware, lane: 
     per_pass = max(1, round(done.tokens / done.passes))
     moved = done.passes * work.weight_bytes(per_pass) + layers * done.context * work.kv_bytes_per_token
     compute = flops / (hardware.flops_at(scenario.precision_of(name)) * hardware.flops_efficiency)
-    return compute + MEMORY_POWER * moved / (hardware.bandwidth * hardware.bandwidth_efficiency)
+    return COMPUTE_POWER * compute + MEMORY_POWER * moved / (hardware.bandwidth * hardware.bandwidth_efficiency)

@@ -42,10 +42,13 @@ class Tokens:
                 self.seconds.append((ended - record.first_token) / (record.new_tokens - 1))
 
 
-def window(scenario: Scenario, queries: Sequence[QueryRecord]) -> float:
-    """Seconds that costs and rates are counted over: while queries arrive, or until all are done where they wait."""
+def window(scenario: Scenario, queries: Sequence[QueryRecord], *, overloaded: bool = False) -> float:
+    """Seconds that costs and rates are counted over: while queries arrive, or until all are done where they wait.
+
+    An overloaded fleet works on after the last arrival, and that is paid for too.
+    """
     ended = max((query.ended for query in queries if query.ended is not None), default=0.0)
-    if isinstance(scenario.workload.arrivals, ClosedLoop | AtOnce):
+    if overloaded or isinstance(scenario.workload.arrivals, ClosedLoop | AtOnce):
         return ended
     return max(scenario.workload.duration or 0.0, queries[-1].arrival) or ended
 

@@ -7,10 +7,12 @@ from math import sqrt
 
 import numpy as np
 
-from octavo.profiles.workload import Arrivals
+from octavo.profiles.workload import Arrivals, Diurnal, Workload
 from octavo.runtime.core.trace import QueryRecord
 
 STATIONARY = ("poisson", "gamma", "weibull", "recorded", "trace")
+FEWEST = 20
+"""Queries from which on a growing queue is told from a burst."""
 GROWTH = 1.5
 """Open queries at the end of the arrivals over those half-way, from which on a queue counts as growing."""
 
@@ -21,7 +23,7 @@ def overload(arrivals: Arrivals, queries: Sequence[QueryRecord]) -> str | None:
     In a stable system the number of open queries is as large at the end of the arrivals as half-way; in an overloaded
     one it grows linearly, to twice as many.
     """
-    if arrivals.kind in ("closed_loop", "at_once") or len(queries) < 20:
+    if arrivals.kind in ("closed_loop", "at_once") or len(queries) < FEWEST:
         return None
     came = np.array([query.arrival for query in queries])
     left = np.array([query.ended if query.ended is not None else np.inf for query in queries])
@@ -38,6 +40,19 @@ def overload(arrivals: Arrivals, queries: Sequence[QueryRecord]) -> str | None:
         )
     if drain > 0.5 * last and late > 0.25 * len(came):
         return f"{late:.0f} of {len(came)} queries were still open when the last came, {drain:.0f} s of work behind"
+    return None
+
+
+def unsaid(workload: Workload, queries: int, seconds: float) -> str | None:
+    """What a run of so many queries in so many seconds does not tell of its workload; None when it tells all."""
+    arrivals = workload.arrivals
+    if isinstance(arrivals, Diurnal) and seconds < 0.9 * arrivals.period:
+        return (
+            f"the run ends after {seconds / arrivals.period:.0%} of the day that the arrivals swing over, with "
+            f"{queries / seconds:.3g} queries/s where the mean is {arrivals.rate:.3g}"
+        )
+    if queries < FEWEST and arrivals.kind in STATIONARY:
+        return f"{queries} queries do not tell whether the fleet keeps up; ask more"
     return None
 
 

@@ -25,7 +25,7 @@ from octavo.simulator.load import draw
 from octavo.simulator.metrics import Sample, Tokens, estimates, mean_costs, sample, window
 from octavo.simulator.network import CLIENT, Network
 from octavo.simulator.operations import Operations
-from octavo.simulator.overload import overload
+from octavo.simulator.overload import overload, unsaid
 from octavo.simulator.panel import home, panel
 from octavo.simulator.result import MOST_LATENCIES, Result, Track
 from octavo.simulator.streams import Streams
@@ -65,6 +65,7 @@ class Kept:
     band: float
     tracks: tuple[Track, ...] = ()
     records: tuple[Record, ...] = ()
+    unsaid: str | None = None
 
 
 def simulate(
@@ -229,13 +230,13 @@ def network(scenario: Scenario, streams: Streams) -> Network:
 
 def _measured(scenario: Scenario, ready: Prepared) -> Run:
     world, fleet = ready.world, ready.fleet
-    seconds = window(scenario, world.queries)
+    full = overload(scenario.workload.arrivals, world.queries)
+    seconds = window(scenario, world.queries, overloaded=full is not None)
     there = _device_seconds(scenario, ready.operations, seconds)
     busy = float(np.mean([min(1.0, device.busy / max(seconds, device.time)) for device, _ in fleet.replicas]))
     paid = bill(scenario, there, dynamic_joules(scenario, fleet.replicas), world.network.bytes_sent)
     found = sample(scenario, world.queries, ready.tokens.seconds, paid, busy, seconds)
     devices = {key: there_for / seconds for key, there_for in there.items()}
-    full = overload(scenario.workload.arrivals, world.queries)
     return Run(world, fleet, found, seconds, devices, ready.operations.counts, full, ready.steps)
 
 
@@ -255,6 +256,7 @@ def run_kept(scenario: Scenario, seed: int, trace: bool = False) -> Kept:
         max(model.band for model in models),
         tuple({"device": device.name, **device.timeline.track(end)} for device, _ in replicas),
         (*queries, *done.world.inferences, *done.steps) if trace else (),
+        unsaid(scenario.workload, len(queries), done.seconds),
     )
 
 
@@ -299,6 +301,7 @@ def _notes(scenario: Scenario, runs: list[Kept]) -> tuple[str, ...]:
     notes += [f"{kind}: {count} in {len(runs)} runs" for kind, count in sorted(happened.items())]
     used = [scenario.model_of(expert.name) for expert in scenario.ensemble.experts]
     rumours = sorted({model.name for model in used if model and model.rumour})
+    notes += [first] if (first := runs[0].unsaid) else []
     return (*notes, *(f"{name} is a rumour" for name in rumours))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Scenario
+from octavo.simulator.cost import unsold
 
 
 def check(scenario: Scenario) -> None:
@@ -22,6 +23,9 @@ def _unsupported(scenario: Scenario) -> list[str]:
         found.append(
             "fleet.operations.autoscale: it decides how many devices there are; leave out fleet.tiers.*.devices"
         )
+    for tier, name in scenario.devices():
+        if (problem := unsold(scenario, tier, name)) is not None:
+            found.append(problem)
     for index, placement in enumerate(scenario.fleet.placement):
         if placement.mode == "swapped" and placement.pipeline_parallel > 1:
             found.append(f"fleet.placement.{index}: swapped models have no pipeline_parallel; use tensor_parallel")

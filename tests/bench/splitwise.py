@@ -18,10 +18,12 @@ import numpy as np
 
 from octavo.profiles import Hardware, Model, load_hardware, load_model
 from octavo.runtime.core.scheduler import Chunk, Prompt
+from octavo.simulator.cost import ACTIVE_POWER, COMPUTE_POWER, MEMORY_POWER
 from octavo.simulator.latency import Coefficients, LatencyModel, Physics, roofline
 from octavo.simulator.latency.choose import fitted
 from octavo.simulator.latency.fit import fit_coefficients
 from octavo.simulator.latency.physics import BEND
+from octavo.simulator.latency.work import Work
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / ".." / "shared" / "data" / "splitwise" / "perf_model.csv"
@@ -58,7 +60,9 @@ class Row:
     tokens: int
     first: float
     later: float
-    watts: float
+    whole: float
+    share: float
+    """Of the devices' rated power, on average over the `whole` seconds of all tokens; zero: it was not measured."""
 
     def prefill(self, latency: LatencyModel) -> float:
         return latency.mixed(0, 0, [Chunk(Prompt(0, self.prompt, ()), 0, self.prompt)] * self.batch)
@@ -76,10 +80,61 @@ def rows() -> list[Row]:
             if row["hardware"] in hardware:
                 device = hardware[row["hardware"]]
                 sizes = (int(row[key]) for key in ("tensor_parallel", "prompt_size", "batch_size", "token_size"))
-                times = (float(row[key]) / 1e3 for key in ("prompt_time", "token_time"))
-                watts = float(row["average_power"]) * device.peak_watts
-                found.append(Row(models[row["model"]], device, *sizes, *times, watts))
+                times = (float(row[key]) / 1e3 for key in ("prompt_time", "token_time", "e2e_time"))
+                found.append(Row(models[row["model"]], device, *sizes, *times, float(row["average_power"])))
     return found
+
+
+def utilisations(row: Row) -> tuple[float, float]:
+    """Shares of the reached bandwidth and FLOP/s that a device was at, on average over all tokens."""
+    work, batch, later = Work(row.model, "bf16", "bf16"), row.batch, row.tokens - 1
+    seen = row.model.layers * batch * later * (row.prompt + row.tokens / 2)
+    flops = batch * (row.prompt + later) * work.token_flops
+    flops += (row.model.layers * batch * row.prompt**2 / 2 + seen) * work.attention_flops_per_token
+    moved = row.tokens * work.weight_bytes(batch) + seen * work.kv_bytes_per_token
+    reached = row.hardware.bandwidth * row.hardware.bandwidth_efficiency
+    computed = row.hardware.flops_at("bf16") * row.hardware.flops_efficiency
+    return moved / reached / row.shards / row.whole, flops / computed / row.shards / row.whole
+
+
+def powers(all_: Sequence[Row]) -> list[Row]:
+    """With a mean power: on A100s, batches of 128 tokens. Prompts of 8192 are left out: they ran for seconds at the
+    peak, and the mean that is noted of most is less than half of any other's.
+    """
+    return [row for row in all_ if row.share > 0 and row.prompt < 8192]
+
+
+def power_share(row: Row, parts: Sequence[float]) -> float:
+    """Of the rated power, by the parts that a running step, bandwidth and FLOP/s have in what is above idle."""
+    idle = row.hardware.idle_watts / row.hardware.peak_watts
+    memory, compute = utilisations(row)
+    return float(idle + (1 - idle) * min(1.0, parts[0] + parts[1] * memory + parts[2] * compute))
+
+
+def fit_power(some: Sequence[Row]) -> tuple[float, ...]:
+    """Least squares."""
+    idle = np.array([row.hardware.idle_watts / row.hardware.peak_watts for row in some])
+    above = (np.array([row.share for row in some]) - idle) / (1 - idle)
+    return tuple(map(float, np.linalg.lstsq(np.array([(1.0, *utilisations(row)) for row in some]), above)[0]))
+
+
+def power_error(some: Sequence[Row], parts: Sequence[float]) -> tuple[float, float]:
+    """Mean of the absolute relative errors, and the median error."""
+    errors = [power_share(row, parts) / row.share - 1 for row in some]
+    return float(np.mean(np.abs(errors))), float(np.median(errors))
+
+
+def show_power(all_: Sequence[Row]) -> None:
+    """By what ships, and of each model and degree of parallelism from a fit to the others."""
+    drawn = powers(all_)
+    print("\n| power | points | MAPE | median |\n|---|---|---|---|")
+    lines = {"as simulated": (drawn, (ACTIVE_POWER, MEMORY_POWER, COMPUTE_POWER))}
+    for name, shards in dict.fromkeys((row.model.name, row.shards) for row in drawn):
+        left = [row for row in drawn if (row.model.name, row.shards) == (name, shards)]
+        lines[f"{name} on {shards}, fitted without"] = (left, fit_power([row for row in drawn if row not in left]))
+    for name, (some, parts) in lines.items():
+        mape, middle = power_error(some, parts)
+        print(f"| {name} | {len(some)} | {mape:.1%} | {middle:+.1%} |")
 
 
 def physics(row: Row, c: Coefficients) -> Physics:
@@ -125,6 +180,7 @@ def main() -> None:
             others = fit([row for row in all_ if getattr(row, kind).name != name])
             left = [row for row in all_ if getattr(row, kind).name == name]
             unseen += show(f"fit without {name}", left, partial(lambda c, row: physics(row, c), others))
+    show_power(all_)
     data = {
         "name": "servers-2023",
         "description": "Step times of an engine of 2023 that launched every kernel by itself, dense models in 16 bits",

@@ -115,3 +115,30 @@ def test_where_nothing_is_known_of_outcomes_costs_are_the_same_and_no_accuracy_i
     assert known.metrics.keys() - unknown.metrics.keys() == {"accuracy"}
     assert unknown["joules_per_query"] == pytest.approx(known["joules_per_query"], rel=1e-3)
     assert unknown["tokens_per_query"] == known["tokens_per_query"]
+
+
+def test_an_overloaded_fleet_is_paid_for_until_it_is_done() -> None:
+    """Nothing is cheap because it came faster than it could be answered; what was answered a second is the capacity."""
+    loads = [["workload.arrivals.rate=3"], ["workload.arrivals.rate=30"], ["workload.arrivals={kind: at_once}"]]
+    calm, full, batch = (
+        simulate(load_scenario("one-server", [*load, "workload.queries=400"]), seeds=[0]) for load in loads
+    )
+    assert full.overloaded
+    assert not calm.overloaded
+    assert full["usd_per_query"] == pytest.approx(batch["usd_per_query"], rel=0.15)
+    assert full["throughput"] == pytest.approx(batch["throughput"], rel=0.15)
+
+
+def test_a_run_says_what_it_does_not_tell_of_its_workload() -> None:
+    night = ["workload.arrivals={kind: diurnal, rate: 3, peak: 2, period: 24 h}", "workload.queries=300"]
+    result = simulate(load_scenario("one-server", night), seeds=[0])
+    assert any("of the day" in note and "where the mean is 3" in note for note in result.notes)
+    few = simulate(load_scenario("one-server", ["workload.queries=10"]), seeds=[0])
+    assert any("10 queries do not tell" in note for note in few.notes)
+
+
+def test_what_is_not_sold_is_said_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match=r"jetson-agx-thor\.price\.usd_per_hour\.on_demand is unknown"):
+        simulate(
+            load_scenario("one-server", ["fleet.placement.0.hardware=jetson-agx-thor", "workload.queries=1000000"])
+        )
