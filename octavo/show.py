@@ -85,15 +85,12 @@ def prompt_of(prompt: str | None, task: Path | None, number: int) -> str:
         raise ConfigError("ask: give either a prompt or --task FILE")
     if task is None:
         return str(prompt)
-    if not task.is_file():
-        raise ConfigError(f"{task}: no such task file")
-    lines = [line for line in task.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if number >= len(lines):
-        raise ConfigError(f"--number {number}: {task} holds {len(lines)} tasks, numbered from 0")
-    try:
-        return str(json.loads(lines[number])["prompt"])
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{task}: task {number} is not a JSON object with a prompt") from None
+    from octavo.runtime.tasks import read_tasks
+
+    tasks = read_tasks(task)
+    if number >= len(tasks):
+        raise ConfigError(f"--number {number}: {task} holds {len(tasks)} tasks, numbered from 0")
+    return tasks[number].prompt
 
 
 def json_object(path: Path) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import importlib.util
 import json
 import shlex
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,25 +20,19 @@ from octavo.runtime.contents import Label, normal
 from octavo.runtime.datasets import Task, adapted, last_number
 from octavo.runtime.sandbox import command_verifier
 
+GZIP = b"\x1f\x8b"  # how a compressed file begins
 Verify = Callable[[str, str], bool]
 
 
 def read_tasks(path: Path, limit: int | None = None) -> list[Task]:
     """Tasks of a JSON Lines file: `prompt`, and perhaps `id` and `reference` (or `answer`); or HumanEval, MBPP, GSM8K.
 
-    A file named .json is one list of them, as the sanitized MBPP is.
+    A file named .json is one list of them, as the sanitized MBPP is. It may be compressed by gzip, as HumanEval is.
 
     Raises ConfigError naming file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}; a task file has a JSON object with a `prompt` on each line"
-        ) from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file in UTF-8") from None
-    lines = _listed(text, path) if path.suffix == ".json" else text.splitlines()
+    text = _text(path)
+    lines = _listed(text, path) if path.name.removesuffix(".gz").endswith(".json") else text.split("\n")
     tasks = [_task(line, f"{path}:{number}", number) for number, line in enumerate(lines, 1) if line.strip()]
     if not tasks:
         raise ConfigError(f"{path}:1: no tasks in it; write a JSON object with a `prompt` on each line")
@@ -46,6 +42,20 @@ def read_tasks(path: Path, limit: int | None = None) -> list[Task]:
             raise ConfigError(f"{path}: tasks {seen[task.id]} and {number} have the same id {task.id!r}")
         seen[task.id] = number
     return tasks[:limit]
+
+
+def _text(path: Path) -> str:
+    """A file's text, with or without a byte-order mark, compressed or not."""
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if data.startswith(GZIP) else data).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise ConfigError(f"{path}: its compressed data are cut off or broken") from None
+    except OSError as error:
+        what = "a task file has a JSON object with a `prompt` on each line"
+        raise ConfigError(f"{path}: {error.strerror}; {what}") from None
 
 
 def _listed(text: str, path: Path) -> list[str]:

@@ -125,5 +125,5 @@ def test_an_interrupted_command_says_so_and_exits_with_130() -> None:
 def test_an_empty_task_file_and_a_lost_trace_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     empty = tmp_path / "tasks.jsonl"
     empty.write_text("")
-    assert "0 tasks" in refused(capsys, 2, "ask", str(tmp_path), "--task", str(empty))
+    assert "no tasks in it" in refused(capsys, 2, "ask", str(tmp_path), "--task", str(empty))
     assert "no such trace" in refused(capsys, 2, "validate", str(empty) + "x", str(empty))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,33 @@ def test_the_published_solution_is_right_and_another_is_not(
         assert row[solution] not in task.prompt
         assert checker.right(task, row[solution])
     assert not any(checker.right(task, wrong) for task in tasks)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", "\ufeff".encode()])
+@pytest.mark.parametrize("name", ["tasks.jsonl", "tasks.jsonl.gz"])
+def test_a_file_may_be_compressed_have_a_byte_order_mark_and_any_line_ends(
+    tmp_path: Path, name: str, mark: bytes, end: str
+) -> None:
+    """Within a text, what Unicode calls a line separator separates no lines."""
+    rows = [{"prompt": "a\u2028b\x85c", "reference": "1"}, *HUMAN_EVAL]
+    data = mark + end.join([*(json.dumps(row, ensure_ascii=False) for row in rows), "", ""]).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    tasks = read_tasks(tmp_path / name)
+    assert [task.prompt for task in tasks] == [row["prompt"] for row in rows]
+    assert Checker().right(tasks[1], HUMAN_EVAL[0]["canonical_solution"])
+
+
+def test_a_broken_line_or_archive_or_a_second_id_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, HUMAN_EVAL)
+    path.write_text(path.read_text() + '{"prompt": "cut o')
+    with pytest.raises(ConfigError, match=r"tasks\.jsonl:5: not JSON"):
+        read_tasks(path)
+    with pytest.raises(ConfigError, match="tasks 1 and 3 have the same id 'HumanEval/0'"):
+        read_tasks(written(tmp_path, [*HUMAN_EVAL[:2], HUMAN_EVAL[0]]))
+    path.write_bytes(gzip.compress(b'{"prompt": "a"}' * 100)[:-20])
+    with pytest.raises(ConfigError, match="compressed data are cut off or broken"):
+        read_tasks(path)
 
 
 def test_the_sanitized_file_is_one_list(tmp_path: Path) -> None:
