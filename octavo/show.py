@@ -133,6 +133,20 @@ def pair(key: str, text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
+def settings(texts: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE each; a value is a number where it can be one, a text otherwise. Raises ConfigError."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (name and sign and value):
+            raise ConfigError(f"--set {text!r}: write KEY=VALUE")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
 def evaluation(found: Evaluation, *, as_json: bool) -> None:
     """Every policy's accuracy and what it took, and in words what that means."""
     if as_json:

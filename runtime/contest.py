@@ -111,12 +111,18 @@ def greedy_rows(greedy: Candidates, best: str, note: str) -> list[Row]:
 
 
 def right_by(candidates: Candidates, expert: str) -> Floats:
-    """Per task the share of an expert's candidates that are right."""
-    return np.array([np.mean([e.correct for e in found if e.expert == expert]) for found in candidates.values()])
+    """Per task the share of an expert's candidates that are right; none is, where all were lost."""
+    verdicts = [[each.correct for each in found if each.expert == expert] for found in candidates.values()]
+    return np.array([np.mean(each) if each else 0.0 for each in verdicts])
+
+
+def arrived(candidates: Candidates, expert: str) -> list[Sampled]:
+    """An expert's candidates of all tasks."""
+    return [each for found in candidates.values() for each in found if each.expert == expert]
 
 
 def _tokens(candidates: Candidates, expert: str) -> float:
-    return float(np.mean([each.new_tokens for found in candidates.values() for each in found if each.expert == expert]))
+    return sum(each.new_tokens for each in arrived(candidates, expert)) / len(candidates)
 
 
 def contest(lineup: Sequence[Way], ensemble: Ensemble, candidates: Candidates) -> list[Row]:
@@ -129,7 +135,7 @@ def contest(lineup: Sequence[Way], ensemble: Ensemble, candidates: Candidates) -
 def _row(way: Way, ensemble: Ensemble, stores: Sequence[Store]) -> Row:
     policy = policy_named(way.policy, **way.settings)
     played: list[Played] = [play(policy, ensemble, found, number) for number, found in enumerate(stores)]
-    right = np.array([each.chosen.correct for each in played], float)
+    right = np.array([each.chosen is not None and each.chosen.correct for each in played], float)
     inferences = float(np.mean([each.inferences for each in played]))
     return Row(way.key, way.label, right, inferences, float(np.mean([each.tokens for each in played])))
 

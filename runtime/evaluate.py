@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -12,13 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from octavo.profiles.errors import ConfigError
-from octavo.runtime.contest import Candidates, Row, Way, contest, counted, greedy_rows, oracle, pruning, right_by, ways
+from octavo.profiles.errors import ConfigError, MachineError
+from octavo.profiles.manifest import MANIFEST_NAME, sha256_of
+from octavo.runtime.contest import (
+    Candidates,
+    Row,
+    Way,
+    arrived,
+    contest,
+    counted,
+    greedy_rows,
+    oracle,
+    pruning,
+    right_by,
+    ways,
+)
 from octavo.runtime.core.policies import Policy, policy_named
 from octavo.runtime.core.query import Ensemble
 from octavo.runtime.curves import MOST, Point, curve
 from octavo.runtime.datasets import Task
-from octavo.runtime.local import Octavo
+from octavo.runtime.kept import Kept, keeping
+from octavo.runtime.local import Octavo, Result
 from octavo.runtime.machine import machine
 from octavo.runtime.sampled import Sampled, sample, served, sweep
 from octavo.runtime.statistics import Interval, Judge, difference, judge, pass_at
@@ -133,7 +148,8 @@ def evaluate(
     reference's. The best expert is chosen on the `validation` tasks (on the tasks themselves, where there are none, and
     then it says so). `baselines` are other bundles by name: their first expert is asked greedily and `best_of` times.
     `variants` are the experts' own forms of the prompt, as for `Octavo.ask`; `load` goes to `Octavo.load`. With `out`,
-    a folder, it writes eval.json, outcomes.jsonl (which the simulator reads) and greedy.jsonl.
+    a folder, it writes eval.json, outcomes.jsonl (which the simulator reads) and greedy.jsonl; one that was interrupted
+    leaves what it has sampled there, and the same call, perhaps with another `limit`, goes on with it.
 
     Raises ConfigError, naming file and line, BundleError or MachineError.
     """
@@ -145,21 +161,46 @@ def evaluate(
     heat = {} if temperature is None else {"temperature": temperature}
     options = plain | {"variants": variants}
     hot = options | heat
-    with Octavo.load(bundle, samples=samples, **load) as octavo:
-        run = _Run(octavo, checker, test, best_of, options, hot, progress)
-        best, chosen_on = run.choose(known)
-        rows, sampled, greedy = run.rows(best, chosen_on)
-        where = {device: " ".join(names) for device, names in _devices(octavo).items()}
-        about = machine() | octavo.about | {"threads": str(octavo.placed.threads)} | where
-        count = octavo.ensemble.samples_per_expert
-        curves = run.curves(best, sampled)
-    for name, path in (baselines or {}).items():
-        with Octavo.load(path, **load) as rival:
-            rows += _Run(rival, checker, test, best_of, plain, plain | heat, progress).baseline(name)
-    found = _evaluation(test, rows, sampled, curves, best, chosen_on, count, about)
-    if out is not None:
-        _write(out, found, sampled, greedy)
+    made = {
+        "kind": "eval",
+        "files": {str(path): hashed(path) for path in inputs(bundle, tasks, validation, baselines, verifier, answer)},
+        "settings": [verifier, answer, samples, best_of, seed, temperature, max_new_tokens, variants],
+    }
+    with keeping(out, made) as kept:
+        with Octavo.load(bundle, samples=samples, **load) as octavo:
+            run = _Run(octavo, checker, test, best_of, options, hot, progress, kept)
+            best, chosen_on = run.choose(known)
+            rows, sampled, greedy = run.rows(best, chosen_on)
+            where = {device: " ".join(names) for device, names in _devices(octavo).items()}
+            about = machine() | octavo.about | {"threads": str(octavo.placed.threads)} | where
+            count = octavo.ensemble.samples_per_expert
+            curves = run.curves(best, sampled)
+        for name, path in (baselines or {}).items():
+            with Octavo.load(path, **load) as rival:
+                rows += _Run(rival, checker, test, best_of, plain, plain | heat, progress, kept).baseline(name)
+        found = _evaluation(test, rows, sampled, curves, best, chosen_on, count, about)
+        if out is not None:
+            _write(out, found, sampled, greedy)
     return found
+
+
+def inputs(
+    bundle: Path,
+    tasks: Path,
+    validation: Path | None,
+    baselines: Mapping[str, Path] | None,
+    verifier: str | None,
+    answer: str | None,
+) -> list[Path]:
+    """The files that decide what an evaluation finds."""
+    bundles = [path / MANIFEST_NAME for path in (bundle, *(baselines or {}).values())]
+    sources = [Path(name.rpartition(":")[0]) for name in (verifier, answer) if name]
+    return [*bundles, tasks, *([validation] if validation else []), *(each for each in sources if each.suffix == ".py")]
+
+
+def hashed(path: Path) -> str | None:
+    """None where there is no such file: whoever opens it will say so."""
+    return sha256_of(path) if path.is_file() else None
 
 
 @dataclass(slots=True)
@@ -173,6 +214,7 @@ class _Run:
     cold: dict[str, Any]
     hot: dict[str, Any]
     progress: Progress
+    kept: Kept | None
 
     @property
     def ensemble(self) -> Ensemble:
@@ -184,7 +226,8 @@ class _Run:
         options = self.cold | {"temperature": 0.0} if greedy else self.hot
         judged = not greedy and self.ensemble.value_model is not None
         told = lambda done: self.progress(stage, done / len(tasks))  # noqa: E731
-        return sample(self.octavo, tasks, self.checker, sweep(experts, samples, judged=judged), told, **options)
+        policy = sweep(experts, samples, judged=judged)
+        return sample(self.octavo, tasks, self.checker, policy, told, self.kept, stage, **options)
 
     def choose(self, known: Sequence[Task]) -> tuple[str, str]:
         """The expert whose greedy answers are right most often, and what it was chosen on."""
@@ -192,7 +235,7 @@ class _Run:
         if len(experts) == 1:
             return experts[0], "nothing: it is the only one"
         greedy = self.sample("greedy, to choose the best", known or self.tasks, experts, range(1))
-        best = max(experts, key=lambda name: right_by(greedy, name).mean())
+        best = max(experts, key=lambda name: (right_by(greedy, name).mean(), len(arrived(greedy, name))))
         return best, f"{len(known)} validation tasks" if known else "the test tasks themselves, which flatters it"
 
     def rows(self, best: str, chosen_on: str) -> tuple[list[Row], dict[str, list[Sampled]], Candidates]:
@@ -217,7 +260,8 @@ class _Run:
         timed = []
         for number, row in enumerate(rows):
             self.progress("timing each policy", number / len(rows))
-            timed.append(row.timed(*self.time(by_key[row.key])) if row.key in by_key else row)
+            found = self.time(by_key[row.key]) if row.key in by_key else None
+            timed.append(row.timed(*found) if found else row)
         return timed
 
     def live(self, way: Way) -> Row:
@@ -225,8 +269,13 @@ class _Run:
         spent: list[int] = []
         policy = counted(policy_named(way.policy, **way.settings), spent)
         told = lambda done: self.progress(f"running {way.key}", done / len(self.tasks))  # noqa: E731
-        results = served(self.octavo, self.tasks, policy, self.checker, told, **self.hot)
-        right = np.array([self.checker.right(task, result.text) for task, result in results], float)
+        verdicts: dict[str, bool] = {}
+
+        def hear(task: Task, result: Result) -> None:
+            verdicts[task.id] = self.checker.right(task, result.text)
+
+        served(self.octavo, list(enumerate(self.tasks)), policy, self.checker, hear, told, **self.hot)
+        right = np.array([verdicts[task.id] for task in self.tasks], float)
         return Row(
             way.key, way.label, right, self.ensemble.inferences_per_query, sum(spent) / len(right), "run, not replayed"
         )
@@ -250,28 +299,34 @@ class _Run:
 
     def seconds(self, sizes: Sequence[tuple[Sequence[str], int]], judged: bool, found: Candidates) -> dict[int, float]:
         """Median latency of a query asked alone, by its number of candidates, as far as so many were sampled."""
-        most, medians = min(map(len, found.values())), {}
+        most = min(map(len, found.values()))
+        medians: dict[int, float] = {}
         for experts, samples in sizes:
             if (n := len(experts) * samples) <= most:
                 self.progress("timing the curves", n / most)
-                medians[n] = self.latency(sweep(experts, range(samples), judged=judged), self.hot)[0]
+                timed = self.latency(sweep(experts, range(samples), judged=judged), self.hot)
+                medians |= {n: timed[0]} if timed else {}
         return medians
 
-    def time(self, way: Way) -> tuple[float, float]:
+    def time(self, way: Way) -> tuple[float, float] | None:
         options = self.cold | {"temperature": 0.0} if way.key == "single" else self.hot
         return self.latency(policy_named(way.policy, **way.settings), options)
 
-    def latency(self, policy: Policy, options: Mapping[str, Any]) -> tuple[float, float]:
-        """Median seconds of a query asked alone, and the tokens per second that all of them wrote."""
+    def latency(self, policy: Policy, options: Mapping[str, Any]) -> tuple[float, float] | None:
+        """Median seconds of a query asked alone, and the tokens per second that all wrote; None: no query was answered.
+
+        Its experts may all have been lost.
+        """
         seconds: list[float] = []
         spent: list[int] = []
         for task in self.tasks[:TIMED_TASKS]:
             verify = lambda text, task=task: self.checker.right(task, text)  # noqa: E731
             functions = {"label": self.checker.label_of(task), "verify": verify}
             begun = perf_counter()
-            self.octavo.ask(task.prompt, policy=counted(policy, spent), **functions, **options)
-            seconds.append(perf_counter() - begun)
-        return median(seconds), sum(spent) / sum(seconds)
+            with suppress(MachineError):
+                self.octavo.ask(task.prompt, policy=counted(policy, spent), **functions, **options)
+                seconds.append(perf_counter() - begun)
+        return (median(seconds), sum(spent) / sum(seconds)) if seconds else None
 
     def baseline(self, name: str) -> list[Row]:
         """A rival's first expert: greedy, and `best_of` samples among which its value model picks."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from octavo.runtime.core.policies import Policy
-from octavo.runtime.core.query import Answer, Candidate, Ensemble, Inference, Query, Score
+from octavo.runtime.core.query import Answer, Candidate, Ensemble, Inference, Lost, NoAnswer, Query, Score
 from octavo.runtime.sampled import Sampled
 from octavo.runtime.verifier import VERIFIER
 
@@ -20,9 +20,12 @@ Store = Mapping[tuple[str, int], Sampled]
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a policy chose for a query, how many inferences it started, and the tokens they wrote until it answered."""
+    """What a policy chose for a query, how many inferences it started, and the tokens they wrote until it answered.
 
-    chosen: Sampled
+    It chose nothing where too few candidates arrived.
+    """
+
+    chosen: Sampled | None
     inferences: int
     tokens: int
 
@@ -32,18 +35,22 @@ def store(candidates: Sequence[Sampled]) -> Store:
 
 
 def play(policy: Policy, ensemble: Ensemble, found: Store, number: int = 0) -> Played:
-    """Let a policy decide over stored candidates. Raises KeyError where it asks for one that was not sampled."""
-    longest = max(each.new_tokens for each in found.values())
+    """Let a policy decide over stored candidates; one that is not among them was lost when it was sampled."""
+    longest = max((each.new_tokens for each in found.values()), default=1)
     deliberation = policy(ensemble, Query(number, 1, max(longest, 1)))
     running: list[tuple[int, int, Inference]] = []
     began: dict[Inference, int] = {}
     tokens = clock = 0
-    ready: list[Candidate | Score] = []
+    ready: list[Candidate | Score | Lost] = []
+    chosen = None
     try:
         starting = next(deliberation)
         while True:
             for inference in starting:
-                if inference.judges is None:
+                if inference.judges is None and (inference.model, inference.sample) not in found:
+                    began[inference] = clock
+                    ready.append(Lost(inference, "it was lost when it was sampled"))
+                elif inference.judges is None:
                     began[inference] = clock
                     heappush(running, (clock + _of(found, inference).new_tokens, len(began), inference))
                 else:
@@ -56,8 +63,11 @@ def play(policy: Policy, ensemble: Ensemble, found: Store, number: int = 0) -> P
             starting = deliberation.send(_candidate(found, inference))
     except StopIteration as stop:
         answer: Answer = stop.value
+        chosen = _of(found, answer.candidate.inference)
+    except NoAnswer:
+        pass
     tokens += sum(clock - began[inference] for _, _, inference in running)
-    return Played(_of(found, answer.candidate.inference), len(began), tokens)
+    return Played(chosen, len(began), tokens)
 
 
 def _of(found: Store, inference: Inference) -> Sampled:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from octavo.profiles.errors import OctavoError
 from octavo.runtime.core.policies import Deliberation, Policy, Tally, gather
@@ -48,45 +48,73 @@ def sweep(experts: Sequence[str], samples: range, *, judged: bool) -> Policy:
     return everything
 
 
+class Keeper(Protocol):
+    """Remembers the candidates of finished tasks."""
+
+    def of(self, stage: str) -> dict[str, list[Sampled]]: ...
+
+    def add(self, stage: str, task: str, candidates: Sequence[Sampled]) -> None: ...
+
+
 def sample(
     octavo: Octavo,
     tasks: Sequence[Task],
     checker: Checker,
     policy: Policy,
     told: Callable[[int], None] = lambda done: None,
+    keeper: Keeper | None = None,
+    stage: str = "",
     **options: Any,
 ) -> dict[str, list[Sampled]]:
-    """The candidates of each task, by its id. `told` hears how many tasks are done."""
-    results = served(octavo, tasks, policy, checker, told, **options)
-    return {task.id: [_sampled(task, reply, checker) for reply in result.candidates] for task, result in results}
+    """The candidates of each task, by its id. `told` hears how many tasks are done.
+
+    What the `keeper` has of the `stage` is not sampled again; it is given the rest, task by task.
+    """
+    found = keeper.of(stage) if keeper else {}
+    missing = [(number, task) for number, task in enumerate(tasks) if task.id not in found]
+    before = len(tasks) - len(missing)
+    told(before)
+
+    def hear(task: Task, result: Result) -> None:
+        found[task.id] = [_sampled(task, reply, checker) for reply in result.candidates]
+        if keeper:
+            keeper.add(stage, task.id, found[task.id])
+
+    served(octavo, missing, policy, checker, hear, lambda done: told(before + done), **options)
+    return {task.id: found[task.id] for task in tasks}
 
 
 def served(
-    octavo: Octavo, tasks: Sequence[Task], policy: Policy, checker: Checker, told: Callable[[int], None], **options: Any
-) -> Iterator[tuple[Task, Result]]:
-    """Results in the order of the tasks; a bounded number of them is open at a time."""
-    results: dict[int, Result] = {}
-    running: dict[Future[Result], int] = {}
-    todo = iter(enumerate(tasks))
+    octavo: Octavo,
+    tasks: Sequence[tuple[int, Task]],
+    policy: Policy,
+    checker: Checker,
+    hear: Callable[[Task, Result], None],
+    told: Callable[[int], None],
+    **options: Any,
+) -> None:
+    """Ask numbered tasks, a bounded number of them at a time; `hear` is given each result as it arrives."""
+    running: dict[Future[Result], Task] = {}
+    todo = iter(tasks)
+    done = 0
     try:
         while True:
             for number, task in todo:
-                running[
-                    octavo.submit(task.prompt, policy=policy, number=number, label=checker.label_of(task), **options)
-                ] = number
+                label = checker.label_of(task)
+                future = octavo.submit(task.prompt, policy=policy, number=number, label=label, **options)
+                running[future] = task
                 if len(running) >= OPEN:
                     break
             if not running:
                 break
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                number = running.pop(future)
-                results[number] = result(future, tasks[number])
-            told(len(results))
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                hear(task, result(future, task))
+                done += 1
+            told(done)
     finally:
         for future in running:
             future.cancel()
-    return iter([(task, results[number]) for number, task in enumerate(tasks)])
 
 
 def result(future: Future[Result], task: Task) -> Result:

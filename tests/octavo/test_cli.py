@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from octavo.cli import main
+from octavo.show import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,6 +121,17 @@ def test_an_interrupted_command_says_so_and_exits_with_130() -> None:
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "interrupted" in errors
+
+
+def test_a_policys_settings_and_verifier_are_read_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ask = ("ask", str(tmp_path), "abc")
+    assert "--set 'keep': write KEY=VALUE" in refused(capsys, 2, *ask, "--set", "keep")
+    assert "only --policy filtered asks one" in refused(capsys, 2, *ask, "--verifier", "checks.py:passes")
+    filtered = refused(capsys, 2, *ask, "--policy", "filtered", "--verifier", "checks.py:passes")
+    assert "checks.py: no such file" in filtered
+    assert settings(["keep=0.5", "by=majority", "samples=3"]) == {"keep": 0.5, "by": "majority", "samples": 3}
 
 
 def test_an_empty_task_file_and_a_lost_trace_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

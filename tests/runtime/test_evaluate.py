@@ -262,3 +262,39 @@ def test_an_evaluation_ends_with_its_table_its_records_and_its_sentences(
     assert {"query", "expert", "sample", "correct", "value", "mean_logprob", "answer", "new_tokens"} <= set(lines[0])
     again = evaluate(bundle, tasks, **options)
     assert [row.right.tolist() for row in again.rows] == [row.right.tolist() for row in found.rows[: len(again.rows)]]
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_with_what_it_had(bundle: Path, tmp_path: Path) -> None:
+    tasks, out, asked = tmp_path / "tasks.jsonl", tmp_path / "out", tmp_path / "asked"
+    tasks.write_text("".join(json.dumps({"id": f"t{i}", "prompt": f"mids {i}:"}) + "\n" for i in range(6)))
+    (tmp_path / "has.py").write_text(f"def a(prompt, text): open({str(asked)!r}, 'a').write('.'); return 'a' in text\n")
+    options: dict[str, Any] = {"verifier": f"{tmp_path}/has.py:a", "best_of": 4, "max_new_tokens": 8, "out": out}
+
+    def stop(stage: str, share: float) -> None:
+        if stage == "sampling the best expert":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(bundle, tasks, progress=stop, **options)
+    kept = (out / "unfinished.jsonl").read_text()
+    assert len(kept.splitlines()) == 1 + 3 * 6
+    (out / "unfinished.jsonl").write_text(kept[:-5])
+    with pytest.raises(ConfigError, match=r"an evaluation with settings .* was interrupted, now it is"):
+        evaluate(bundle, tasks, seed=1, **options)
+    asked.write_text("")
+    found = evaluate(bundle, tasks, **options)
+    sampled = 6 * 2 + 4  # the best expert's other samples, and the task that was cut off
+    assert asked.read_text()[:sampled] == "." * sampled
+    assert [each.name for each in sorted(out.iterdir())] == ["eval.json", "greedy.jsonl", "outcomes.jsonl"]
+    whole = evaluate(bundle, tasks, **options | {"out": None})
+    assert [row.right.tolist() for row in found.rows] == [row.right.tolist() for row in whole.rows]
+
+
+def test_an_expert_of_nan_costs_its_candidates_and_not_the_evaluation(
+    make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text("".join(json.dumps({"prompt": f"mids {i}:", "reference": "a"}) + "\n" for i in range(4)))
+    found = evaluate(make_bundle(2, broken=[0]), tasks, best_of=4, max_new_tokens=8)
+    assert found.best == "expert-1"
+    assert {row.key for row in found.rows} >= {"single", "ensemble", "majority", "pruned", "oracle"}
