@@ -184,7 +184,8 @@ class _Export:
         if SHARED in group.layout.sizes:
             path = self.workshop.folder / group.shared_path
             path.parent.mkdir(exist_ok=True)
-            write_weights(path, group.weights, group.layout, SHARED, group.members[0].checkpoint)
+            hashed = write_weights(path, group.weights, group.layout, SHARED, group.members[0].checkpoint)
+            self.workshop.hashes[group.shared_path] = hashed
         for number, member in enumerate(group.members):
             weights = self.finish_member(group, member, models)
             if self.check_build and number == 0:
@@ -207,7 +208,7 @@ class _Export:
         if weights is None:
             shutil.rmtree(bundle / folder, ignore_errors=True)
             weights = self.verified(group, member, self.write_member(group, member, models))
-            note_finished(bundle, folder, key, weights)
+            note_finished(bundle, folder, key, weights, self.workshop.hashes)
         return weights
 
     def write_member(self, group: Group, member: Member, models: dict[str, bytes]) -> list[Weights]:
@@ -215,7 +216,8 @@ class _Export:
         folder = self.workshop.folder / member.folder
         folder.mkdir()
         copy_companions(member.checkpoint, folder)
-        write_weights(folder / OWN, group.weights, group.layout, OWN, member.checkpoint)
+        hashed = write_weights(folder / OWN, group.weights, group.layout, OWN, member.checkpoint)
+        self.workshop.hashes[f"{member.folder}/{OWN}"] = hashed
         for graph in group.graphs:
             (folder / model_name(graph)).write_bytes(models[graph.name])
         locations = group.locations(member)

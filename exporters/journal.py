@@ -39,10 +39,11 @@ def member_key(checkpoint: Checkpoint, models: dict[str, bytes], precision: str,
     return digest.hexdigest()
 
 
-def note_finished(bundle: Path, folder: str, key: str, weights: list[Weights]) -> None:
-    """Write down that the model in `folder` is whole."""
+def note_finished(bundle: Path, folder: str, key: str, weights: list[Weights], known: dict[str, str]) -> None:
+    """Write down that the model in `folder` is whole; `known` are the hashes of files that were hashed when written."""
     paths = sorted(path for path in (bundle / folder).iterdir() if path.is_file())
-    files = [FileEntry(path=path.name, size=path.stat().st_size, sha256=sha256_of(path)) for path in paths]
+    hashes = {path: known.get(f"{folder}/{path.name}") or sha256_of(path) for path in paths}
+    files = [FileEntry(path=path.name, size=path.stat().st_size, sha256=hashes[path]) for path in paths]
     entry = Finished(key=key, files=files, weights=weights)
     (bundle / folder / JOURNAL_NAME).write_text(entry.model_dump_json())
 

@@ -29,6 +29,7 @@ class Workshop:
             raise ConfigError(f"{out}: exists already; choose another name, or allow it to be overwritten")
         self.out = out
         self.folder = out.with_name(f".{out.name}.partial")
+        self.hashes: dict[str, str] = {}  # of files that were hashed when written, by path in the bundle
 
     def open(self, size: int, folders: Collection[str]) -> None:
         """Make the folder, if the disk has room for `size` bytes. Raises MachineError.
@@ -55,7 +56,7 @@ class Workshop:
 
     def _entry(self, path: Path) -> FileEntry:
         name = path.relative_to(self.folder).as_posix()
-        return FileEntry(path=name, size=path.stat().st_size, sha256=sha256_of(path))
+        return FileEntry(path=name, size=path.stat().st_size, sha256=self.hashes.get(name) or sha256_of(path))
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest, then let the folder take the bundle's name."""

@@ -30,6 +30,10 @@ class Reference:
         self._model = model.eval()
         self._head = head
 
+    @property
+    def parameters(self) -> int:
+        return int(self._model.num_parameters())
+
     def close(self) -> None:
         """Let go of the model's memory, and let the allocator give it back."""
         self._model = None
@@ -105,13 +109,16 @@ def open_reference(folder: Path, head: Head, base: Path | None = None) -> Iterat
     Raises BundleError when transformers cannot load it.
     """
     disable_progress_bar()  # of loading shards; an export tells its own progress
-    model = _load(base or folder, head, folder if base else None)
-    threads, reference = torch.get_num_threads(), Reference(model, head)
-    if model.num_parameters() < SMALL:
-        torch.set_num_threads(1)
-    del model
+    threads = torch.get_num_threads()
+    gc.freeze()  # what is there now stays: collecting the model's garbage need not look at all that was imported
     try:
-        yield reference
+        reference = Reference(_load(base or folder, head, folder if base else None), head)
+        if reference.parameters < SMALL:
+            torch.set_num_threads(1)
+        try:
+            yield reference
+        finally:
+            reference.close()
     finally:
         torch.set_num_threads(threads)
-        reference.close()
+        gc.unfreeze()

@@ -27,8 +27,8 @@ TOKENS = 96  # of each, at most
 ENOUGH = 768  # tokens read of a text file
 DRAWN, WIDTH = 4, 64  # sequences and their tokens where no text was given
 VARIED = 24  # different tokens that a tokenizer must make of the text at hand for it to be worth reading
-REPEATED = 96  # tokens read by a further model of a graph that an earlier one has proven
-GREEDY, AGAIN = 16, 8  # tokens that the first and the further models write
+ROWS_AGAIN, AGAIN = 2, 24  # sequences, and tokens of each, read by a further model of a graph that is proven
+GREEDY, GREEDY_AGAIN = 16, 4  # tokens that the first and the further models write
 SEED = 1
 
 
@@ -91,8 +91,10 @@ class Verifier:
         exact = self._precision == "fp32"
         known = exact and all(graph.name in self._proven for graph in group.graphs)
         writes = exact and group.head == "logits"
-        most = min(AGAIN if known else GREEDY, len(sequences[0]) // 2)
-        return Task(_upto(sequences, REPEATED) if known else sequences, most * writes)
+        if known:
+            sequences = [row[: AGAIN - index] for index, row in enumerate(sequences[:ROWS_AGAIN])]
+        most = min(GREEDY_AGAIN if known else GREEDY, len(sequences[0]) // 2)
+        return Task(sequences, most * writes)
 
     def _at_hand(self, group: Group, member: Member, length: int) -> list[Array]:
         """The text that comes along, or, for a tokenizer that makes nothing of it, tokens at random; ragged."""

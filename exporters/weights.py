@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +20,7 @@ from octavo.profiles.errors import BundleError
 PAGE = 4096  # bytes; large tensors start on a page, so that they can be mapped
 CACHE_LINE = 64
 STRIP = 64  # rows that are converted and turned at once: they fit into a core's cache
+APART = 16  # elements between these rows: at a distance of a power of two, they would all want the same cache lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,29 +90,47 @@ def lay_out(weights: Sequence[Weight], location_of: Callable[[Weight], str]) -> 
     return Layout(places, sizes)
 
 
-def write_weights(path: Path, weights: Iterable[Weight], layout: Layout, location: str, checkpoint: Checkpoint) -> None:
-    """Stream the weights of one location to a file; no more than one weight and its sources are in memory."""
+def write_weights(path: Path, weights: Iterable[Weight], layout: Layout, location: str, checkpoint: Checkpoint) -> str:
+    """Stream the weights of one location to a file; returns the file's SHA-256, in hexadecimal.
+
+    While one weight is made, another thread hashes and writes the one before it: these two, and the sources of the
+    first, are all that is in memory.
+    """
     chosen = (weight for weight in weights if layout.places[weight.name].location == location)
-    with path.open("xb") as stream:
+    with path.open("xb") as stream, ThreadPoolExecutor(max_workers=1) as writer:
+        digest, before = hashlib.sha256(), None
         for (make, sources), group in groupby(chosen, key=lambda weight: weight.recipe):
             made = make(*(checkpoint.read(source) for source in sources))
             for weight in group:
-                _write_at(stream, layout.places[weight.name].offset, weight.finished(made, checkpoint))
+                finished = weight.finished(made, checkpoint)
+                if before is not None:
+                    before.result()
+                before = writer.submit(_append, stream, digest, layout.places[weight.name].offset, finished)
+            del made, finished
+        if before is not None:
+            before.result()
+    return digest.hexdigest()
 
 
 def _plain(array: Array, dtype: np.dtype[Any]) -> Array:
     """A contiguous array of a dtype; a matrix that is turned is so strip by strip, twice as fast as all at once."""
     if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous:
         return np.ascontiguousarray(array.astype(dtype, copy=False))
-    turned = np.empty(array.shape, dtype)
-    for start in range(0, array.shape[1], STRIP):
-        turned[:, start : start + STRIP] = array[:, start : start + STRIP].astype(dtype)
+    turned, stored = np.empty(array.shape, dtype), array.T
+    strip = np.empty((STRIP, stored.shape[1] + APART), dtype)[:, : stored.shape[1]]
+    for start in range(0, len(stored), STRIP):
+        rows = stored[start : start + STRIP]
+        strip[: len(rows)] = rows
+        turned[:, start : start + len(rows)] = strip[: len(rows)].T
     return turned
 
 
-def _write_at(stream: BinaryIO, offset: int, array: Array) -> None:
-    stream.write(b"\0" * (offset - stream.tell()))
+def _append(stream: BinaryIO, digest: hashlib._Hash, offset: int, array: Array) -> None:
+    gap = b"\0" * (offset - stream.tell())
+    stream.write(gap)
     array.tofile(stream)
+    digest.update(gap)
+    digest.update(array.reshape(-1).view(np.uint8).data)
 
 
 def external(weight: Weight, place: Place) -> ir.ExternalTensor:
