@@ -65,6 +65,9 @@ class Model(Fact):
     moe: Moe | None = None
     latent: Latent | None = None
     window: Window | None = None
+    block_scales: bool = Field(
+        default=False, description="its fp8 checkpoint, as published, scales blocks of 128 x 128 weights by themselves"
+    )
 
     @model_validator(mode="after")
     def _shape_agrees(self) -> Self:

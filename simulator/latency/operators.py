@@ -46,6 +46,8 @@ PRODUCTS: dict[Precision, tuple[str, ...]] = {
     "int4": ("int4_wo",),
 }
 """What the tables call a matrix product by the precision of its weights, in order of preference."""
+BLOCKS = ("fp8_block", "fp8")
+"""The same of fp8 weights that are scaled block by block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +91,29 @@ class Operators:
     system: str
     framework: str
 
-    def product(self, precision: Precision, n: int, k: int, *, quantised: bool = False) -> Curve:
+    def product(
+        self, precision: Precision, n: int, k: int, *, quantised: bool = False, block_scales: bool = False
+    ) -> Curve:
         """Seconds of (m x k) times (k x n) over m, by the fastest kernel of any framework; a larger m is never faster.
 
         Frameworks choose among the same kernels, other ones in each version. An fp8 product was measured with finding
         the scale of its input and applying it: checkpoints bring the scales with them, and an input that comes out of a
-        fused kernel (`quantised`) has them applied.
+        fused kernel (`quantised`) has them applied. With `block_scales` weights are scaled block by block, which needs
+        other kernels, and the scales of an input are found in every step.
         """
         found = [
             curve
             for framework in FRAMEWORKS
-            if (curve := Operators(self.system, framework)._own_product(precision, n, k, quantised))
+            if (curve := Operators(self.system, framework)._own_product(precision, n, k, quantised, block_scales))
         ]
         if not found:
             raise ConfigError(f"silicon: no {precision} matrix product was measured on {self.system}")
         return _fastest(found)
 
-    def _own_product(self, precision: Precision, n: int, k: int, quantised: bool) -> Curve | None:
+    def _own_product(self, precision: Precision, n: int, k: int, quantised: bool, block_scales: bool) -> Curve | None:
         path = _newest(self.system, "gemm", self.framework, "gemm_perf")
-        kind = next((kind for kind in PRODUCTS.get(precision, ()) if kind in _kinds(path)), None)
+        known = BLOCKS if precision == "fp8" and block_scales else PRODUCTS.get(precision, ())
+        kind = next((kind for kind in known if kind in _kinds(path)), None)
         if kind is None:
             return None
         table = _products(path, kind, self._peak(kind), self._bandwidth)

@@ -62,8 +62,8 @@ class Silicon:
         self._decode = operators.decode_attention(*attention)
         self._prefill = operators.prefill_attention(*attention)
         self._products = [
-            operators.product(self.precision, (heads + 2 * kv_heads) * dim, width),
-            operators.product(self.precision, width, heads * dim, quantised=True),
+            self._product((heads + 2 * kv_heads) * dim, width),
+            self._product(width, heads * dim, quantised=True),
         ]
         self._dense = self._blocks(model.intermediate // shards) if model.layers > model.sparse_layers else []
         self._sparse = self._experts()
@@ -148,8 +148,11 @@ class Silicon:
         """The products of a feed-forward block."""
         hidden = self.model.hidden
         wide = (2 if self.model.gated else 1) * width
-        product = self.operators.product
-        return [product(self.precision, wide, hidden), product(self.precision, hidden, width, quantised=True)]
+        return [self._product(wide, hidden), self._product(hidden, width, quantised=True)]
+
+    def _product(self, n: int, k: int, *, quantised: bool = False) -> Curve:
+        scales = self.model.block_scales
+        return self.operators.product(self.precision, n, k, quantised=quantised, block_scales=scales)
 
     def _experts(self) -> list[Curve]:
         """Of a sparse layer: its experts, the router, and the block that every token visits."""

@@ -6,7 +6,7 @@ silicon_sample.csv of aiconfigurator-core 0.12.0 (Apache-2.0; measured by Infere
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -59,13 +59,20 @@ class Point:
         return closed_loop_tpot(latency, self.clients, self.prompt, self.answer, CHUNK, capacity)
 
 
-def points() -> list[Point]:
-    """Dense models on devices that have a profile."""
-    hardware = {name: load_hardware(ours) for name, ours in HARDWARE.items()}
-    models = {name: load_model(ours) for name, ours in MODELS.items()}
+def points(
+    data: Path = DATA,
+    model_names: Mapping[str, str] = MODELS,
+    hardware_names: Mapping[str, str] = HARDWARE,
+    without: Container[str] = (),
+) -> list[Point]:
+    """Dense models on devices that have a profile; rows whose id is in `without` are left out."""
+    hardware = {name: load_hardware(ours) for name, ours in hardware_names.items()}
+    models = {name: load_model(ours) for name, ours in model_names.items()}
     found = []
-    with DATA.open(encoding="utf-8", newline="") as lines:
+    with data.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
+            if row["id"] in without:
+                continue
             model = next((model for name, model in models.items() if name in row["model_path"]), None)
             if model is not None and row["mode"] == "agg" and row["system"] in hardware:
                 shape = (int(row[key]) for key in ("tp_size", "batch_size", "isl", "osl"))

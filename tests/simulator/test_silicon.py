@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import operators
 import points
 import silicon
+import unseen
 
 from octavo.profiles import load_model, load_scenario
 from octavo.profiles.errors import ConfigError, MachineError
@@ -46,6 +47,16 @@ def test_measured_operators_give_the_times_of_servers() -> None:
     assert lines["operators and hosts"].mape < 0.1
     for name, errors in unseen.items():
         assert errors.mape < 0.15, (name, errors)
+
+
+@needs_points
+@pytest.mark.usefixtures("tables")
+def test_a_model_that_no_fit_has_seen_is_predicted() -> None:
+    """Qwen3-32B on H100: under vLLM in sixteen bits, under TensorRT-LLM in fp8 that is scaled block by block."""
+    every = unseen.by_kind(unseen.unseen())
+    for framework, precision in (("vllm", "bf16"), ("trtllm", "fp8")):
+        some = every["qwen3-32b", "h100-sxm", framework, precision][::3]
+        assert points.Errors.of(unseen.silicon(some), some).mape < 0.1
 
 
 def test_the_fit_that_is_shipped_can_be_asked_for() -> None:
