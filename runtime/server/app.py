@@ -163,7 +163,7 @@ class Server:
         return JSONResponse(state, 200 if ready else 503)
 
     async def _scrape(self, _: Request) -> Response:
-        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self.metrics.scraped), media_type=CONTENT_TYPE_LATEST)
 
     async def _openapi(self, _: Request) -> Response:
         return JSONResponse(document(list(self.desk.targets), keyed=bool(self.settings.api_keys)))

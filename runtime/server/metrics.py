@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord
 from octavo.runtime.server.answers import returned
 from octavo.runtime.server.desk import Answered, Desk
+from octavo.runtime.server.names import ROOT
 
 # vLLM's buckets, in seconds.
 FIRST_TOKEN = (
@@ -36,6 +37,8 @@ class Metrics:
     def __init__(self, desk: Desk) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(Gauges(desk))
+        self.scraped = CollectorRegistry()
+        self.scraped.register(Labelled(self.registry))
         self._outcomes = self._counter("requests", "Requests for an answer, by how they ended.", "outcome")
         self._success = self._counter("request_success", "Answers returned.", "finished_reason")
         self._prompt = self._counter("prompt_tokens", "Tokens of prompts, once per query.")
@@ -106,6 +109,19 @@ class Metrics:
 
     def _histogram(self, name: str, what: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(f"octavo_{name}", what, labels, buckets=buckets, registry=self.registry)
+
+
+class Labelled(Collector):
+    """The same, with the two labels that vLLM's dashboards select by; a server is one model and one engine."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            both = {"model_name": ROOT, "engine": "0"}
+            metric.samples = [sample._replace(labels=both | dict(sample.labels)) for sample in metric.samples]
+            yield metric
 
 
 class Gauges(Collector):

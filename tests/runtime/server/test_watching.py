@@ -30,10 +30,11 @@ ASK = "/v1/chat/completions"
 
 def metrics(server: Any) -> dict[str, float]:
     families = text_string_to_metric_families(httpx.get(server.url + "/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    assert {(sample.labels.pop("model_name"), sample.labels.pop("engine")) for sample in samples} == {("octavo", "0")}
     return {
         "".join([sample.name, *(f",{key}={value}" for key, value in sorted(sample.labels.items()))]): sample.value
-        for family in families
-        for sample in family.samples
+        for sample in samples
     }
 
 
@@ -159,7 +160,7 @@ def test_on_sigterm_what_is_in_flight_is_answered_and_nothing_else(bundle: Path)
                 asyncio.create_task(client.post(url + ASK, json=BODY | {"seed": n, "stream": n % 2 == 0}))
                 for n in range(20)
             ]
-            while (await client.get(url + "/metrics")).text.count("octavo_queued_queries 20.0") == 0:
+            while (await client.get(url + "/metrics")).text.count('octavo_queued_queries{engine="0",model_name="octavo"} 20.0') == 0:
                 await asyncio.sleep(0.02)
             process.send_signal(signal.SIGTERM)
             answers = await asyncio.gather(*asks)
