@@ -33,6 +33,7 @@ from octavo.runtime.server.settings import ServerSettings, read_keys
 
 APP = "octavo"
 MANY = 10_000  # requests at once per replica: it is the front that counts and refuses, before anything is queued
+POLL, TOLD = 0.5, 10.0  # seconds between two looks at branches that start, and between two lines about them
 BUSY = 32.0  # errands at once, per replica, above which a branch that may grow gets another
 
 
@@ -163,6 +164,42 @@ def _deployed(place: BranchPlace, settings: ClusterSettings) -> Application:
     return bound
 
 
+def _demand_room(settings: ClusterSettings, there: Mapping[str, float]) -> None:
+    """Of a cluster that nobody will enlarge. Raises MachineError, where Serve would wait for ever."""
+    needed = {"CPU": settings.front.cpus * settings.front.replicas}
+    for place in settings.branches:
+        each = {"CPU": place.cpus, "GPU": float(place.gpus), **place.resources}
+        needed |= {kind: needed.get(kind, 0.0) + place.replicas * amount for kind, amount in each.items()}
+    for kind, amount in needed.items():
+        if amount > there.get(kind, 0.0):
+            found = f"this machine has {there.get(kind, 0.0):g}"
+            raise MachineError(f"serve: the branches ask for {amount:g} {kind}, {found}; take fewer, or --ray-address")
+
+
+def _began(stop: Event) -> bool:
+    """Wait till every branch runs; False where it was told to stop before. Raises MachineError where one cannot."""
+    waited = 0.0
+    while not stop.wait(POLL):
+        waited += POLL
+        found = serve.status().applications.get(APP)
+        if found is None:
+            continue
+        if found.status == "RUNNING":
+            return True
+        if found.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise MachineError(f"serve: the branches did not start: {_last_line(found.message)}")
+        if waited % TOLD < POLL:
+            late = [name for name, each in found.deployments.items() if each.status != "HEALTHY"]
+            log("waiting", seconds=round(waited), branches=sorted(late))
+    return False
+
+
+def _last_line(message: str) -> str:
+    """What a replica's traceback comes down to."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else "Ray says no reason"
+
+
 def serve_on_ray(settings: ClusterSettings, address: str | None) -> None:
     """Serve on the Ray cluster at `address` (None: one of this machine's own) until SIGTERM or SIGINT.
 
@@ -178,11 +215,15 @@ def serve_on_ray(settings: ClusterSettings, address: str | None) -> None:
     stop = Event()
     before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        server = settings.server
+        server, app = settings.server, application(settings)
+        if address is None:
+            _demand_room(settings, ray.cluster_resources())
         serve.start(http_options={"host": server.host, "port": server.port})
-        serve.run(application(settings), name=APP, route_prefix="/")
-        log("listening", host=server.host, port=server.port, branches=[place.name for place in settings.branches])
-        stop.wait()
+        target = serve.RunTarget(app, name=APP, route_prefix="/")
+        serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+        if _began(stop):
+            log("listening", host=server.host, port=server.port, branches=[place.name for place in settings.branches])
+            stop.wait()
     finally:
         serve.shutdown()
         ray.shutdown()

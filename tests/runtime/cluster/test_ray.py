@@ -100,3 +100,15 @@ def test_a_cluster_answers_as_one_machine_and_outlives_a_node(bundle: Path, node
     # Another node comes, and the lost branch is placed there.
     cluster.add_node(**SOUTH)
     assert until(degraded=False)["choices"][0]["text"] == here.text
+
+
+def test_a_machine_without_room_for_the_branches_is_refused_rather_than_waited_for(bundle: Path) -> None:
+    from octavo.profiles.errors import MachineError
+    from octavo.runtime.cluster.deploy import ClusterSettings, _demand_room
+
+    settings = ClusterSettings.model_validate({"bundle": bundle, "branches": BRANCHES})
+    room = {"CPU": 2.0, "north": 1.0, "south": 1.0}
+    _demand_room(settings, room)
+    for kind in room:
+        with pytest.raises(MachineError, match=f"ask for [12] {kind}, this machine has 0"):
+            _demand_room(settings, room | {kind: 0.0})

@@ -160,7 +160,9 @@ def test_on_sigterm_what_is_in_flight_is_answered_and_nothing_else(bundle: Path)
                 asyncio.create_task(client.post(url + ASK, json=BODY | {"seed": n, "stream": n % 2 == 0}))
                 for n in range(20)
             ]
-            while (await client.get(url + "/metrics")).text.count('octavo_queued_queries{engine="0",model_name="octavo"} 20.0') == 0:
+            while (await client.get(url + "/metrics")).text.count(
+                'octavo_queued_queries{engine="0",model_name="octavo"} 20.0'
+            ) == 0:
                 await asyncio.sleep(0.02)
             process.send_signal(signal.SIGTERM)
             answers = await asyncio.gather(*asks)
