@@ -15,12 +15,13 @@ from octavo.exporters.checkpoint import stored_tensors
 from octavo.exporters.graph import Graph
 from octavo.exporters.journal import member_key, note_finished, read_finished
 from octavo.exporters.outputs import Outputs
-from octavo.exporters.package import Workshop, copy_companions
+from octavo.exporters.package import Workshop, companion, copy_companions
 from octavo.exporters.plan import OWN, SHARED, Group, Member, plan, unused_low_rank
 from octavo.exporters.progress import ExportProgress, Stage, silent
 from octavo.exporters.rtx import check_build, check_installed
 from octavo.exporters.settings import Lora, Settings
 from octavo.exporters.value import HEAD_NAME, is_head, read_calibration
+from octavo.exporters.vocabulary import TOKENIZER_NAME, compare
 from octavo.exporters.weights import write_weights
 from octavo.profiles.errors import ConfigError, OctavoError
 from octavo.profiles.manifest import (
@@ -93,15 +94,33 @@ def export_bundle(
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="octavo-")))
 
         groups = plan(experts, None if head else value, settings, scratch, head)
-        told = [*_told(groups, settings), *_advice(groups, unused_low_rank(experts, settings))]
-        progress(ExportProgress("plan", None, 0, 1, "\n".join(told)))
+        vocabulary = compare(_tokenizers(groups))
+        told = [*_told(groups, settings), *_advice(groups, unused_low_rank(experts, settings)), vocabulary.note]
+        progress(ExportProgress("plan", None, 0, 1, "\n".join(filter(None, told))))
         workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
         try:
-            export = _Export(workshop, settings, verifier, progress, groups, head, check_build)
+            export = _Export(workshop, settings, verifier, progress, groups, head, check_build, vocabulary.common)
             return export.run(name or out.name, defaults)
         except OctavoError:
             workshop.discard()
             raise
+
+
+def _tokenizers(groups: Sequence[Group]) -> dict[str, Path]:
+    """The tokenizer file of each model that has one, by the model's name."""
+    models = [
+        (name, member.checkpoint, folder)
+        for group in groups
+        for member in group.members
+        for name, folder in _named(group, member)
+    ]
+    found = {name: companion(TOKENIZER_NAME, checkpoint, folder) for name, checkpoint, folder in models}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _named(group: Group, member: Member) -> list[tuple[str, Path | None]]:
+    """The experts that a member stands for, each with its adapter's folder, or the model itself."""
+    return [(adapter.name, adapter.folder) for adapter in group.adapters] or [(member.folder, None)]
 
 
 def _told(groups: Sequence[Group], settings: Settings) -> Iterator[str]:
@@ -151,6 +170,7 @@ class _Export:
     groups: list[Group]
     head: Path | None = None
     check_build: bool = False
+    tokenizer: bytes | None = None
     graphs: list[GraphEntry] = field(default_factory=list)
     experts: list[ExpertEntry] = field(default_factory=list)
     value: ValueEntry | None = None
@@ -203,7 +223,7 @@ class _Export:
     def finish_member(self, group: Group, member: Member, models: dict[str, bytes]) -> list[Weights]:
         """Write and verify a model, unless an interrupted export had done so."""
         bundle, folder = self.workshop.folder, member.folder
-        key = member_key(member.checkpoint, models, self.settings.precision, self.verifier is not None)
+        key = member_key(member.checkpoint, models, self.settings.precision, self.verifier is not None, self.tokenizer)
         weights = read_finished(bundle, folder, key)
         if weights is None:
             shutil.rmtree(bundle / folder, ignore_errors=True)
@@ -215,7 +235,7 @@ class _Export:
         self.tell("weights", member.folder)
         folder = self.workshop.folder / member.folder
         folder.mkdir()
-        copy_companions(member.checkpoint, folder)
+        copy_companions(member.checkpoint, folder, tokenizer=self.tokenizer)
         hashed = write_weights(folder / OWN, group.weights, group.layout, OWN, member.checkpoint)
         self.workshop.hashes[f"{member.folder}/{OWN}"] = hashed
         for graph in group.graphs:
@@ -266,7 +286,7 @@ class _Export:
         for index, adapter in enumerate(group.adapters):
             folder = self.workshop.folder / adapter.name
             folder.mkdir(exist_ok=True)
-            copy_companions(member.checkpoint, folder, adapter.folder)
+            copy_companions(member.checkpoint, folder, adapter.folder, self.tokenizer)
             mine = weights[index * per_expert : (index + 1) * per_expert] if self.verifier else weights
             expert = ExpertEntry(
                 name=adapter.name,

@@ -23,16 +23,20 @@ class Finished(BaseModel):
     weights: list[Weights]
 
 
-def member_key(checkpoint: Checkpoint, models: dict[str, bytes], precision: str, verified: bool) -> str:
+def member_key(
+    checkpoint: Checkpoint, models: dict[str, bytes], precision: str, verified: bool, tokenizer: bytes | None = None
+) -> str:
     """Equal keys stand for equal exports: the same graphs, and a checkpoint that was not touched in between."""
-    digest = hashlib.sha256(f"{precision} {verified}".encode())
+    digest = hashlib.sha256(f"{precision} {verified}".encode() + (tokenizer or b""))
     for model in models.values():
         digest.update(model)
     origin = checkpoint.base or checkpoint.folder
     files = {
-        origin / "config.json",
-        *origin.glob("*.safetensors"),
-    }  # a traced model's tensors lie in no file that stays
+        path
+        for folder in (origin, checkpoint.folder)
+        for ending in ("json", "safetensors", "model", "txt", "jinja")
+        for path in folder.glob(f"*.{ending}")
+    }  # config, tokenizer and the rest; a traced model's tensors lie in no file that stays
     for path in sorted({tensor.path for tensor in checkpoint.tensors.values()} | files):
         stat = path.stat()
         digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())

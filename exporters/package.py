@@ -10,6 +10,7 @@ from pathlib import Path
 
 from octavo.exporters.checkpoint import Checkpoint
 from octavo.exporters.journal import forget
+from octavo.exporters.vocabulary import TOKENIZER_NAME
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import MANIFEST_NAME, FileEntry, Manifest, sha256_of
 
@@ -71,20 +72,28 @@ class Workshop:
             os.replace(self.folder, self.out)
 
 
-def copy_companions(checkpoint: Checkpoint, folder: Path, adapter: Path | None = None) -> None:
+def copy_companions(
+    checkpoint: Checkpoint, folder: Path, adapter: Path | None = None, tokenizer: bytes | None = None
+) -> None:
     """Copy config and tokenizer files, never as links, and write a generation config where there is none.
 
-    An adapter's folder may have a tokenizer of its own; its base has the rest.
+    An adapter's folder may have a tokenizer of its own; its base has the rest. `tokenizer` is written in its place.
     """
     for name in COPIED:
-        places = [place for place in (adapter, checkpoint.folder, checkpoint.base) if place is not None]
-        source = next((place / name for place in places if (place / name).is_file()), None)
+        source = companion(name, checkpoint, adapter)
         if source is not None:
-            (folder / name).write_bytes(source.read_bytes())
+            common = tokenizer if name == TOKENIZER_NAME else None
+            (folder / name).write_bytes(source.read_bytes() if common is None else common)
     generation = folder / "generation_config.json"
     if not generation.exists():
         found = {key: checkpoint.config[key] for key in GENERATION_KEYS if checkpoint.config.get(key) is not None}
         generation.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def companion(name: str, checkpoint: Checkpoint, adapter: Path | None = None) -> Path | None:
+    """Where a checkpoint's file of this name lies: in its folder or its base's; None where nobody has it."""
+    places = [place for place in (adapter, checkpoint.folder, checkpoint.base) if place is not None]
+    return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def folder_names(paths: Iterable[Path]) -> list[str]:

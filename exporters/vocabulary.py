@@ -1,0 +1,49 @@
+"""One tokenizer for all: whether the models of a bundle read text alike, however their files were written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+TOKENIZER_NAME = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What was found out about the tokenizers of a bundle's models.
+
+    `common` is the one file to give to all of them, where theirs say the same in other words: saved by another
+    version, or with other padding and truncation. `note` is for the user, empty where all is well.
+    """
+
+    common: bytes | None = None
+    note: str = ""
+
+
+def compare(tokenizers: Mapping[str, Path]) -> Vocabulary:
+    """Compare the tokenizer files of models, by name; models without one are not among them."""
+    if len({path.read_bytes() for path in tokenizers.values()}) < 2:
+        return Vocabulary()
+    plain = {name: _plain(path) for name, path in tokenizers.items()}
+    first = next(iter(plain))
+    different = [name for name, content in plain.items() if content != plain[first]]
+    if not different:
+        return Vocabulary(plain[first])
+    names = ", ".join(different)
+    return Vocabulary(
+        note=f"{names}: another tokenizer than {first}'s; a bundle whose models differ in it cannot be served"
+    )
+
+
+def _plain(path: Path) -> bytes:
+    """A tokenizer as its library writes it, without padding and truncation; a file that it cannot read, as it is."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception:  # the library raises plain Exception
+        return path.read_bytes()
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return bytes(tokenizer.to_str(pretty=True), "utf-8")
