@@ -6,6 +6,7 @@ a stamp then says of which text (octavo/compiled.py).
 
 import os
 import runpy
+from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -15,8 +16,11 @@ HOT = [
     *(f"runtime/core/{name}" for name in ("council", "kv", "policies", "query", "scheduler", "trace")),
     *(f"simulator/latency/{name}" for name in ("model", "physics", "work")),
     *(f"simulator/{name}" for name in ("device", "independent", "lane", "network", "outcomes", "station")),
-    *(f"simulator/{name}" for name in ("timeline", "truth", "world")),
+    *(f"simulator/{name}" for name in ("timeline", "tokens", "truth", "world")),
 ]
+FORMS = runpy.run_path("octavo/compiled.py")
+# Taken before the compiler reads them: should a source change meanwhile, what was compiled is stale.
+HASHES = {f"{name}.py": FORMS["digest"](Path(f"{name}.py")) for name in HOT}
 
 
 def compiled() -> list[Extension]:
@@ -24,9 +28,11 @@ def compiled() -> list[Extension]:
         return []
     from mypyc.build import mypycify
 
-    # Seen through .typing, where the modules have their import names.
+    # Seen through .typing, where the modules have their import names. Without mypy's cache: from there mypyc 2.4 reads
+    # classes without saying which of their attributes may be undefined, and stops after an edit.
     sources = [f".typing/octavo/{name}.py" for name in HOT]
-    return mypycify([*sources, "--config-file=mypyc.ini"], separate=True, debug_level="0")
+    options = ["--config-file=mypyc.ini", f"--cache-dir={os.devnull}"]
+    return mypycify([*sources, *options], separate=True, debug_level="0")
 
 
 class Stamped(build_ext):
@@ -35,7 +41,7 @@ class Stamped(build_ext):
     def run(self) -> None:
         super().run()
         if self.inplace and self.extensions:
-            runpy.run_path("octavo/compiled.py")["stamp"]([f"{name}.py" for name in HOT])
+            FORMS["stamp"](HASHES)
 
 
 setup(

@@ -26,9 +26,9 @@ def digest(path: Path) -> str:
     return blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
-def stamp(sources: Sequence[str]) -> None:
-    """Note that these files, relative to the root, have just been compiled as they are."""
-    STAMP.write_text(json.dumps({source: digest(ROOT / source) for source in sources}, indent=1) + "\n")
+def stamp(hashes: Mapping[str, str]) -> None:
+    """Note of which text each of these files, relative to the root, has just been compiled."""
+    STAMP.write_text(json.dumps(hashes, indent=1) + "\n")
 
 
 def stamped() -> dict[str, str]:

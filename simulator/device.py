@@ -58,9 +58,9 @@ class Device:
     @property
     def end(self) -> float:
         """When what runs now ends."""
-        return self.time + self.skew * (
-            self.running.seconds if self.running else sum(leap.seconds for leap in self._round)
-        )
+        if self.running is not None:
+            return self.time + self.skew * self.running.seconds
+        return self.time + self.skew * sum(leap.seconds for leap in self._round)
 
     def begin(self, now: float) -> bool:
         """Start what comes next; False when there is nothing to do."""
@@ -261,17 +261,18 @@ class Device:
 
         Returns who left and how much they had written.
         """
-        gone = []
+        gone: list[tuple[Inference, int]] = []
+        if not (self._leaving or self._started or self._arrived):
+            return gone
         left = {inference for _, inference in self._leaving}
         for lane, inference in self._leaving:
             job = lane.scheduler.job(inference)
             gone.append((inference, job.tokens_at(lane.scheduler.clock) if job else 0))
             lane.scheduler.withdraw(inference)
-        for lane, group in (*self._started, *self._arrived):
+        for lane, group in self._started + self._arrived:
             lane.expected -= len(group)
             staying = [inference for inference in group if inference not in left] if left else group
             if staying:
                 lane.scheduler.submit(staying)
-        for box in (self._leaving, self._started, self._arrived):
-            box.clear()
+        self._leaving, self._started, self._arrived = [], [], []
         return gone

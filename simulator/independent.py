@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
-from itertools import count, islice
+from itertools import islice
 from math import inf
 
 from octavo.profiles.policy import BestOfN, EnsemblePolicy, Majority, MeanLogprob, SinglePolicy, WeightedVote
@@ -45,23 +45,19 @@ def is_independent(scenario: Scenario, stations: Mapping[str, Station]) -> bool:
     return not routed and not judging & asked
 
 
-class SetClock:
-    """Shows what it was set to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-
 class Independent(World):
     """A world whose devices are driven one by one."""
 
+    time = 0.0
+
     def set_up(self) -> None:
-        self.time = SetClock()
-        self.clock = self.time
-        self._order = count()
         self._coming: list[tuple[float, int, Query, QueryRecord]] = []
         self._mail: dict[Device, deque[tuple[float, Lane, list[Inference], bool]]] = {d: deque() for d in self.devices}
         self._ended: list[tuple[float, int, Leap]] = []
+
+    @property
+    def now(self) -> float:
+        return self.time
 
     def run(self) -> None:
         """Queries by the thousand: ask them, let every device go on until the next come, hear what ended."""
@@ -75,7 +71,7 @@ class Independent(World):
     def _ask_some(self) -> float:
         """Returns the time before which nobody else will ask."""
         for ask in islice(self._everybody(), AT_ONCE):
-            self.time.now = ask.at
+            self.time = ask.at
             self.ask(ask)
         return self._next.at if self._next else inf
 
@@ -85,20 +81,20 @@ class Independent(World):
             yield ask
 
     def _reach(self, there: float, query: Query, record: QueryRecord) -> None:
-        heappush(self._coming, (there, next(self._order), query, record))
+        heappush(self._coming, (there, len(self.queries), query, record))
 
     def _open_until(self, horizon: float) -> None:
         """Queries reach the council in the order in which their messages do."""
         while self._coming and self._coming[0][0] < horizon:
-            self.time.now, _, query, record = heappop(self._coming)
+            self.time, _, query, record = heappop(self._coming)
             self._open_case(query, record)
 
     def _send(self, there: float, group: list[Inference], station: Station, arrival: bool) -> None:
         berth = station.pick(group)
         if berth is None:
-            self.time.now, before = there, self.time.now
+            self.time, before = there, self.time
             self._lose(group, "it does not fit the memory of any device")
-            self.time.now = before
+            self.time = before
             return
         for inference in group:
             run = self._runs[inference]
@@ -128,7 +124,7 @@ class Independent(World):
                     return moved
                 leap = device.finish()
                 if leap is not None and (leap.admitted or leap.began or leap.stopped or leap.step.preempted):
-                    heappush(self._ended, (now, next(self._order), leap))
+                    self._ended.append((now, len(self._ended), leap))
             moved = True
             while mail and mail[0][0] <= now:
                 _, lane, group, arrival = mail.popleft()
@@ -138,7 +134,9 @@ class Independent(World):
 
     def _hear_all(self) -> None:
         """Tell the council what ended, in order of time. Judges begin where it wants them to."""
-        while self._ended:
-            self.time.now, _, leap = heappop(self._ended)
+        for now, _, leap in sorted(self._ended):
+            self.time = now
             self._note(leap)
-            self._hear([self._bring(job.inference, job.tokens_at(leap.clock)) for job in leap.stopped])
+            if leap.stopped:
+                self._hear([self._bring(job.inference, job.tokens_at(leap.clock)) for job in leap.stopped])
+        self._ended.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from typing import Final
 
 from octavo.runtime.core.query import Inference
 from octavo.runtime.core.scheduler import Job, Limits, Scheduler, Step
@@ -49,7 +50,9 @@ class Lane:
             return None
         if step.chunks:
             return Leap(self, step, 1, self.latency.mixed(step.decodes, step.context, step.chunks))
-        repeats = 1 if step.repeats == 1 else min(step.repeats, self._until_stop(), self.most_repeats)
+        repeats = min(step.repeats, self.most_repeats)
+        if repeats > 1:
+            repeats = min(repeats, self._until_stop())
         return Leap(self, step, repeats, leap_seconds(self.latency, step.decodes, step.context, repeats))
 
     def _until_stop(self) -> int:
@@ -66,27 +69,24 @@ class Lane:
     def book(self, leap: Leap) -> None:
         """Commit a leap, and note in it the jobs that stopped, in the order of the step, and those that began."""
         step, repeats, scheduler = leap.step, leap.repeats, self.scheduler
-        clock = scheduler.clock + repeats
-        stopped = self._due(clock, step)
-        began: list[Job] = []
-        for chunk in step.chunks:
-            if chunk.completes:
-                began += chunk.prompt.jobs
+        clock = leap.clock = scheduler.clock + repeats
+        stopped = leap.stopped = self._due(clock, step)
+        if step.chunks:
+            leap.began = [job for chunk in step.chunks if chunk.completes for job in chunk.prompt.jobs]
+            arrivals = step.chunks[len(step.chunks) - step.admitted :]
+            leap.admitted = [job for chunk in arrivals for job in chunk.prompt.jobs]
         going: list[tuple[int, Job]] = []
-        for job in began:
+        for job in leap.began:
             left = self.truth.length(job.inference) - job.written - 1
             if left > 0:
                 going.append((clock + left, job))
             else:
                 stopped.append(job)
-        for chunk in step.chunks[len(step.chunks) - step.admitted :]:
-            leap.admitted += chunk.prompt.jobs
         self.work.add(step, repeats)
         scheduler.commit(step, repeats, stopped)
         for end, job in going:
             self._order += 1
             heappush(self._ends, (end, self._order, job, clock))
-        leap.stopped, leap.began, leap.clock = stopped, began, clock
 
     def _due(self, clock: int, step: Step) -> list[Job]:
         ends, due = self._ends, []
@@ -121,6 +121,9 @@ class Lane:
         return len(self.scheduler) + self.expected
 
 
+NOBODY: Final[list[Job]] = []  # never changed: who booked a leap puts lists of its own there
+
+
 class Leap:
     """A step about to run `repeats` times, and the seconds that takes, with `delay` seconds of loading before it.
 
@@ -136,9 +139,7 @@ class Leap:
         self.seconds = seconds
         self.start = 0.0
         self.delay = 0.0
-        self.stopped: list[Job] = []
-        self.began: list[Job] = []
-        self.admitted: list[Job] = []
+        self.stopped = self.began = self.admitted = NOBODY
         self.clock = 0
 
     def seconds_of(self, repeats: int) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from octavo.profiles.scenario import Scenario
 from octavo.profiles.workload import AtOnce, ClosedLoop
-from octavo.runtime.core.trace import InferenceRecord, QueryRecord
+from octavo.runtime.core.trace import QueryRecord
 from octavo.simulator.cost import Bill
 from octavo.simulator.estimate import Estimate, Floats, by_batches, over_seeds
 
@@ -26,20 +26,6 @@ class Sample:
     tpot: Floats
     numbers: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
-
-
-class Tokens:
-    """Collects time per output token of inferences without keeping their records."""
-
-    def __init__(self, skip_before: int) -> None:
-        self.skip_before = skip_before
-        self.seconds: list[float] = []
-
-    def __call__(self, record: InferenceRecord) -> None:
-        if record.query >= self.skip_before and record.new_tokens > 1 and record.first_token is not None:
-            ended = record.ended
-            if ended is not None and not record.judge:
-                self.seconds.append((ended - record.first_token) / (record.new_tokens - 1))
 
 
 def window(scenario: Scenario, queries: Sequence[QueryRecord], *, overloaded: bool = False) -> float:

@@ -157,23 +157,24 @@ class Drawn:
         if inference.judges:
             column = self._column(inference.judges)
             passed = inference.model == VERIFIER and self.verifier_seconds is not None
-            value = float(table.right[row, column]) if passed else float(table.value[row, column])
+            value = float(table.right.item(row, column) if passed else table.value.item(row, column))
             return Score(inference.judges, value, inference)
         column = self.columns[inference.model, inference.sample]
         before = inference.continues.total_tokens if inference.continues else 0
         return Candidate(
             inference,
             new_tokens,
-            float(table.logprob[row, column]),
+            table.logprob.item(row, column),
             table.label[row][column],
-            float(table.value[row, column]) if self.head else None,
+            table.value.item(row, column) if self.head else None,
             before + new_tokens >= min(self.totals[row][column], inference.query.max_new_tokens),
         )
 
     def correct(self, candidate: Candidate) -> bool | None:
         if not self.outcomes.known:
             return None
-        return bool(self.outcomes.right[candidate.inference.query.id, self._column(candidate)])
+        right: bool = self.outcomes.right.item(candidate.inference.query.id, self._column(candidate))
+        return right
 
     def seconds_to_verify(self, inference: Inference) -> float | None:
         return self.verifier_seconds if inference.model == VERIFIER else None

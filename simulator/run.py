@@ -22,7 +22,7 @@ from octavo.simulator.cost import bill, dynamic_joules
 from octavo.simulator.fleet import Fleet, build
 from octavo.simulator.independent import Independent, is_independent
 from octavo.simulator.load import draw
-from octavo.simulator.metrics import Sample, Tokens, estimates, mean_costs, sample, window
+from octavo.simulator.metrics import Sample, estimates, mean_costs, sample, window
 from octavo.simulator.network import CLIENT, Network
 from octavo.simulator.operations import Operations
 from octavo.simulator.overload import overload, unsaid
@@ -30,6 +30,7 @@ from octavo.simulator.panel import home, panel
 from octavo.simulator.result import MOST_LATENCIES, Result, Track
 from octavo.simulator.streams import Streams
 from octavo.simulator.supported import check
+from octavo.simulator.tokens import Tokens
 from octavo.simulator.world import World
 
 Progress = Callable[[str, float], None]
@@ -188,14 +189,8 @@ def prepare(
     steps: list[StepRecord] = []
     fleet = build(scenario, load.truth, steps if trace else None)
     ensemble, policy = panel(scenario)
-    tokens = Tokens(int(scenario.workload.warmup * load.queries))
     kept: list[InferenceRecord] = []
-
-    def keep(record: InferenceRecord) -> None:
-        tokens(record)
-        if trace:
-            kept.append(record)
-
+    tokens = Tokens(int(scenario.workload.warmup * load.queries), kept if trace else None)
     kind = Independent if apart and is_independent(scenario, fleet.stations) else World
     world = kind(
         load.source,
@@ -208,7 +203,7 @@ def prepare(
         deadline=scenario.ensemble.deadline,
         overhead=scenario.engine.request_overhead,
         context=load.context,
-        keep=keep,
+        keep=tokens.keep,
     )
     return Prepared(world, fleet, Operations(scenario, world, fleet, streams), tokens, kept, steps)
 

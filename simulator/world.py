@@ -47,13 +47,6 @@ class Source(Protocol):
         """What the client that has just been answered asks next, if it does."""
 
 
-class Clock(Protocol):
-    """Knows what time it is: SimPy's environment, or whoever drives the world without it."""
-
-    @property
-    def now(self) -> float: ...
-
-
 class _Case:
     """What the world keeps of an open query."""
 
@@ -100,7 +93,6 @@ class World:
         keep: Callable[[InferenceRecord], None] | None = None,
     ) -> None:
         self.env = simpy.Environment()
-        self.clock: Clock = self.env
         self.council = Council(ensemble, policy)
         self.stations = dict(stations)
         self.truth = truth
@@ -130,7 +122,7 @@ class World:
 
     @property
     def now(self) -> float:
-        return self.clock.now
+        return float(self.env.now)
 
     def run(self) -> None:
         """Until every query is closed and every device is done; what else may happen no longer matters."""
@@ -145,10 +137,10 @@ class World:
 
     def at(self, time: float, happens: Callable[[], None]) -> None:
         """Let something happen at a time; at once, when that is now."""
-        if time <= self.clock.now:
+        if time <= self.now:
             happens()
             return
-        event = self.env.timeout(time - self.clock.now)
+        event = self.env.timeout(time - self.now)
         event.callbacks.append(lambda _: happens())
 
     # Queries.
@@ -156,11 +148,11 @@ class World:
     def _expect(self) -> None:
         """Wait for the next arrival."""
         if self._next is not None:
-            event = self.env.timeout(max(0.0, self._next.at - self.clock.now))
+            event = self.env.timeout(max(0.0, self._next.at - self.now))
             event.callbacks.append(lambda _: self._arrive())
 
     def _arrive(self) -> None:
-        now = self.clock.now
+        now = self.now
         while self._next is not None and self._next.at <= now:
             self.ask(self._next)
             self._next = next(self._asks, None)
@@ -183,7 +175,7 @@ class World:
 
     def _reach(self, there: float, query: Query, record: QueryRecord) -> None:
         """Let a query be before the council at a time."""
-        if there <= self.clock.now:
+        if there <= self.now:
             self._open_case(query, record)
         else:
             self.at(there, lambda: self._settling(self._open_case, query, record))
@@ -214,29 +206,30 @@ class World:
             for inference in motion.withdraw:
                 self._withdraw(inference)
         for query, motion in motions:
-            for group in _by_model(motion.start):
-                self._start(group, arrival)
+            if motion.start:
+                for group in _by_model(motion.start):
+                    self._start(group, arrival)
             if motion.closes:
                 self._close(query, motion)
 
     def _start(self, group: list[Inference], arrival: bool) -> None:
-        first = group[0]
+        first, now = group[0], self.now
         verifying = self.truth.seconds_to_verify(first)
         query = self._open[first.query].record
         for inference in group:
             judge, prompt = inference.judges is not None, inference.prompt_tokens
-            record = InferenceRecord(query.query, inference.model, inference.sample, judge, "", prompt, 0, self.now)
+            record = InferenceRecord(query.query, inference.model, inference.sample, judge, "", prompt, 0, now)
             self._runs[inference] = _Run(record, query)
         if verifying is not None:
-            self.at(self.now + verifying, lambda: self._settling(self._verified, group))
+            self.at(now + verifying, lambda: self._settling(self._verified, group))
             return
         station = self.stations[first.model]
-        there = self.network.arrival(self.now, self.home, station.tier, first.prompt_tokens) + self.overhead
+        there = self.network.arrival(now, self.home, station.tier, first.prompt_tokens) + self.overhead
         self._send(there, group, station, arrival)
 
     def _send(self, there: float, group: list[Inference], station: Station, arrival: bool) -> None:
         """Let a group be queued at a time; what is to be queued at one time is queued together."""
-        if there <= self.clock.now:
+        if there <= self.now:
             self._submit(group, station, arrival)
         elif there in self._sent:
             self._sent[there].append((group, station, arrival))
@@ -366,7 +359,7 @@ class World:
     def _set_alarm(self, device: Device) -> None:
         """Wake when the device's leap ends; an alarm set before is ignored."""
         number = self._alarms[device] = self._alarms.get(device, 0) + 1
-        event = self.env.timeout(max(0.0, device.end - self.clock.now))
+        event = self.env.timeout(max(0.0, device.end - self.now))
         event.callbacks.append(lambda _: self._ring(device, number))
 
     def _ring(self, device: Device, number: int) -> None:
@@ -382,7 +375,7 @@ class World:
 
     def _note(self, leap: Leap) -> None:
         """Write down who was admitted, who was preempted, and who wrote a first token."""
-        runs, now = self._runs, self.clock.now
+        runs, now = self._runs, self.now
         for job in leap.admitted:
             run = runs.get(job.inference)
             if run is not None and run.record.scheduled is None:
@@ -408,16 +401,15 @@ class World:
 
     def _hear(self, results: Sequence[Candidate | Score]) -> None:
         """Carry results to the council: at once, or a message later."""
-        near = []
+        near, now = [], self.now
         for result in results:
             inference = result.inference if isinstance(result, Candidate) else result.judge
             assert inference is not None
-            run = self._runs[inference]
             tokens = result.new_tokens if isinstance(result, Candidate) else 0
-            self._end(inference, "finished", tokens)
+            run = self._end(inference, "finished", tokens)
             tier = self.stations[inference.model].tier if run.berth else self.home
-            there = self.network.arrival(self.now, tier, self.home, tokens)
-            if there <= self.clock.now:
+            there = self.network.arrival(now, tier, self.home, tokens)
+            if there <= now:
                 near.append(result)
             else:
                 self.at(there, lambda result=result: self._settling(self._tell, [result]))  # type: ignore[misc]
@@ -428,15 +420,16 @@ class World:
         for result in results:
             candidate = result if isinstance(result, Candidate) else result.candidate
             query = candidate.inference.query
-            if isinstance(result, Candidate) and query in self._open:
-                self._open[query].landed.append(self.now)
-                self._open[query].record.candidates += 1
+            case = self._open.get(query)
+            if case is not None and isinstance(result, Candidate):
+                case.landed.append(self.now)
+                case.record.candidates += 1
             motions.append((query, self.council.hear(result)))
         self._follow(motions)
 
     # Records.
 
-    def _end(self, inference: Inference, end: End, written: int) -> None:
+    def _end(self, inference: Inference, end: End, written: int) -> _Run:
         run = self._runs.pop(inference)
         record, query = run.record, run.query
         record.ended, record.end, record.new_tokens = self.now, end, written
@@ -447,6 +440,7 @@ class World:
         if first is not None and not record.judge and (query.first_token is None or first < query.first_token):
             query.first_token = first
         self.keep(record)
+        return run
 
     def _close(self, query: Query, motion: Motion) -> None:
         case = self._open.pop(query)
@@ -471,13 +465,15 @@ class World:
             self.at(again.at, lambda: self._settling(self._ask_again, again))
 
 
-def _by_model(inferences: Sequence[Inference]) -> Iterator[list[Inference]]:
+def _by_model(inferences: Sequence[Inference]) -> Iterable[list[Inference]]:
     """Groups that share a prompt: samples of one model that start together. Judges read different candidates."""
+    if len(inferences) == 1:
+        return (list(inferences),)
     groups: dict[object, list[Inference]] = {}
     for inference in inferences:
         alone = inference.judges or inference.continues
         groups.setdefault(inference if alone else inference.model, []).append(inference)
-    return iter(groups.values())
+    return groups.values()
 
 
 def _by_query(inferences: Iterable[Inference]) -> Iterator[list[Inference]]:

@@ -136,11 +136,12 @@ class Council:
         except NoAnswer as reason:
             return self._close(query, case, None, str(reason))
         self.books.started += len(start)
-        case.running.update(dict.fromkeys(start))
+        for inference in start:
+            case.running[inference] = None
         if not case.running:  # it would never be told of anything again
             case.deliberation.close()
             return self._close(query, case, None, "its policy waits, and nothing runs")
-        return Motion(start=start)
+        return Motion(start=start) if start else NOTHING
 
     def _close(self, query: Query, case: _Open, answer: Answer | None, failure: str | None) -> Motion:
         del self._open[query]

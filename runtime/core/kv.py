@@ -1,7 +1,8 @@
 """The KV ledger: blocks in use, blocks that still hold something worth finding again, and when decodes will need more.
 
 It counts; it never touches memory. Free blocks wait in one least-recently-used line. A run of them may still hold the
-tokens of a hashed prefix or of a preempted job, and whoever needs those again takes them back out of the line.
+tokens of a hashed prefix or of a preempted job, and whoever needs those again takes them back out of the line. Blocks
+at its end that hold nothing of the kind, which mostly are all, are but a number.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ class KVLedger:
         self.hash_tokens = hash_tokens
         self.caching = caching
         self.used = 0
-        self.blank = capacity
+        self.blank = capacity  # blocks that nobody has used yet, or whose contents are lost
         self._line: OrderedDict[Key, int] = OrderedDict()
+        self._loose = 0  # blocks given back after the last run that came into the line
         self._shared: dict[int, int] = {}
         self._forgotten = 0
         self._due = [0] * block_tokens
@@ -44,48 +46,58 @@ class KVLedger:
     # Taking and giving back.
 
     def take(self, blocks: int) -> None:
-        """Take free blocks: never-used ones first, then the least recently freed, whose contents are lost."""
+        """Take free blocks: those that hold nothing first, then the least recently freed, whose contents are lost."""
         self.used += blocks
         if self.used > self.capacity:
             raise RuntimeError(f"KV ledger over capacity: {self.used} of {self.capacity} blocks")
-        fresh = min(blocks, self.blank)
-        self.blank -= fresh
-        blocks -= fresh
-        while blocks:
-            key, held = self._line.popitem(last=False)
-            blocks -= held
-            if blocks < 0:
-                self._shorten(key, -blocks)
-                blocks = 0
+        while blocks > self.blank:
+            blocks -= self.blank
+            self.blank = self._evict(blocks)
+        self.blank -= blocks
 
-    def _shorten(self, key: Key, left: int) -> None:
-        """Evict the tail of a run. A private run keeps its head; a hashed chunk is worth nothing unless whole."""
-        if key[0] == "hash":
-            key = self._nameless()
-        self._line[key] = left
+    def _evict(self, wanted: int) -> int:
+        """Forget what the oldest run holds; returns its blocks.
+
+        A private run keeps its head where fewer are wanted; a hashed chunk is worth nothing unless whole.
+        """
+        if not self._line:
+            loose, self._loose = self._loose, 0
+            return loose
+        key, held = self._line.popitem(last=False)
+        if key[0] != "job" or held <= wanted:
+            return held
+        self._line[key] = held - wanted
         self._line.move_to_end(key, last=False)
+        return wanted
 
     def give(self, blocks: int, owner: int | None = None) -> None:
         """Give blocks back. With an owner their tokens can be found again by `recall` until evicted."""
         if blocks <= 0:
             return
         self.used -= blocks
-        key = ("job", owner) if owner is not None and self.caching else self._nameless()
-        self._line[key] = self._line.pop(key, 0) + blocks
+        if owner is None or not self.caching:
+            self._loose += blocks
+        else:
+            key = ("job", owner)
+            self._queue(key, self._line.pop(key, 0) + blocks)
 
-    def _nameless(self) -> Key:
-        self._forgotten += 1
-        return ("", self._forgotten)
+    def _queue(self, key: Key, blocks: int) -> None:
+        """Put a run into the line, behind all that was given back before it."""
+        if self._loose:
+            self._forgotten += 1
+            self._line["", self._forgotten] = self._loose
+            self._loose = 0
+        self._line[key] = blocks
 
     # What a preempted job left behind.
 
     def remembered(self, owner: int) -> int:
         """Blocks of a preempted job that are still in the line."""
-        return self._line.get(("job", owner), 0)
+        return self._line.get(("job", owner), 0) if self._line else 0
 
     def recall(self, owner: int) -> int:
         """Take those blocks back, with what they hold."""
-        blocks = self._line.pop(("job", owner), 0)
+        blocks = self._line.pop(("job", owner), 0) if self._line else 0
         self.used += blocks
         return blocks
 
@@ -125,9 +137,7 @@ class KVLedger:
         """Offer a chunk just computed, already taken by its owner, to others; False when another owns one like it."""
         if not self.caching or name in self._shared:
             return False
-        stale = self._line.pop(("hash", name), 0)
-        if stale:
-            self._line[self._nameless()] = stale
+        self._loose += self._line.pop(("hash", name), 0)
         self._shared[name] = 1
         return True
 
@@ -139,7 +149,7 @@ class KVLedger:
         del self._shared[name]
         blocks = self.hash_tokens // self.block_tokens
         self.used -= blocks
-        self._line[("hash", name)] = blocks
+        self._queue(("hash", name), blocks)
 
     # What decoding rows will need: one block each time a row's length crosses a block's border.
 

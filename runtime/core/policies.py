@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import exp
 from typing import Literal, TypeAlias
@@ -33,7 +33,7 @@ RANKINGS: tuple[Ranking, ...] = ("value", "mean_logprob", "majority", "weighted_
 JUDGED: tuple[Ranking, ...] = ("value", "weighted_vote")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, init=False)
 class Tally:
     """What has arrived for one query, and how many results are still out.
 
@@ -43,14 +43,25 @@ class Tally:
 
     ensemble: Ensemble
     query: Query
-    out: int = 0
-    candidates: list[Candidate] = field(default_factory=list)
-    scores: list[Score] = field(default_factory=list)
-    shortlist: list[Candidate] = field(default_factory=list)
-    lost: int = 0
-    why: str = ""  # the first was lost
-    expired: bool = False
-    heads: bool = True
+    heads: bool
+    out: int
+    candidates: list[Candidate]
+    scores: list[Score]
+    shortlist: list[Candidate]
+    lost: int
+    why: str  # the first was lost
+    expired: bool
+
+    def __init__(self, ensemble: Ensemble, query: Query, heads: bool = True) -> None:
+        self.ensemble = ensemble
+        self.query = query
+        self.heads = heads
+        self.out = self.lost = 0
+        self.candidates = []
+        self.scores = []
+        self.shortlist = []
+        self.why = ""
+        self.expired = False
 
     def start(self, inferences: list[Inference]) -> list[Inference]:
         self.out += len(inferences)

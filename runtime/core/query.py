@@ -59,7 +59,8 @@ class Inference:
 
     A judge reads the prompt and a candidate and writes nothing. An inference that continues a candidate takes up where
     that one stopped; `max_new_tokens` is its own budget where it differs from the query's. `extra_tokens` are those of
-    a judge's own template.
+    a judge's own template. `prompt_tokens` are those to prefill: the prompt, whatever of a candidate is read after it,
+    and a judge's template.
     """
 
     query: Final[Query]
@@ -69,6 +70,7 @@ class Inference:
     continues: Final[Candidate | None]
     max_new_tokens: Final[int | None]
     extra_tokens: Final[int]
+    prompt_tokens: Final[int]
 
     def __init__(
         self,
@@ -87,13 +89,9 @@ class Inference:
         self.continues = continues
         self.max_new_tokens = max_new_tokens
         self.extra_tokens = extra_tokens
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens to prefill: the prompt, whatever of a candidate is read after it, and a judge's template."""
-        read, own = self.judges or self.continues, self.variant
-        prompt = self.query.prompt_tokens if own is None else own.prompt_tokens
-        return prompt + (read.total_tokens if read else 0) + self.extra_tokens
+        own, read = self.variant, judges or continues
+        prompt = query.prompt_tokens if own is None else own.prompt_tokens
+        self.prompt_tokens = prompt + extra_tokens + (read.total_tokens if read else 0)
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -119,7 +117,8 @@ class Candidate:
     """A finished inference: how much it wrote, how likely the model found it, and the label that a vote counts.
 
     `value` is set when the expert itself carries a value head; otherwise a judge's Score brings it. `finished` is
-    false for a prefix that was stopped by its inference's own budget, to be pruned or continued.
+    false for a prefix that was stopped by its inference's own budget, to be pruned or continued. `total_tokens` counts
+    those of the candidate that it continues too.
     """
 
     inference: Final[Inference]
@@ -128,6 +127,7 @@ class Candidate:
     answer: Final[str | None]
     value: Final[float | None]
     finished: Final[bool]
+    total_tokens: Final[int]
 
     def __init__(
         self,
@@ -144,12 +144,8 @@ class Candidate:
         self.answer = answer
         self.value = value
         self.finished = finished
-
-    @property
-    def total_tokens(self) -> int:
-        """Tokens written in all, with those of the candidate that it continues."""
-        earlier = self.inference.continues
-        return self.new_tokens + (earlier.total_tokens if earlier else 0)
+        earlier = inference.continues
+        self.total_tokens = new_tokens + (earlier.total_tokens if earlier else 0)
 
 
 @dataclass(slots=True, eq=False, init=False)

@@ -159,6 +159,7 @@ class Scheduler:
         self.waiting: deque[Prompt] = deque()
         self.prefilling: list[Prompt] = []
         self.decoding: dict[Job, None] = {}
+        self._rows = self.decoding.keys()
         self._jobs: dict[Inference, Job] = {}
         self._prompt_rows = 0
         self._keys = 0
@@ -188,15 +189,17 @@ class Scheduler:
         More samples than ever fit together go in parts, each with a prefill of its own. Raises ValueError when not
         even one could run here.
         """
-        first = inferences[0]
-        if not self.fits(first):
+        first, most = inferences[0], len(inferences)
+        while most and not self.fits(first, most):
+            most -= 1
+        if not most:
             raise ValueError(
                 f"query {first.query.id}: {first.prompt_tokens} prompt and {first.budget} new tokens do not fit "
                 f"{self.kv.capacity} KV blocks of {self.kv.block_tokens} tokens"
             )
-        most = len(inferences)
-        while not self.fits(first, most):
-            most -= 1
+        if most == len(inferences):
+            self._queue(inferences)
+            return
         for start in range(0, len(inferences), most):
             self._queue(inferences[start : start + most])
 
@@ -225,11 +228,11 @@ class Scheduler:
         if demand > kv.free:
             return self._step_after_preemption()
         chunks, budget = self._continue_prompts(self.limits.max_step_tokens - len(self.decoding))
-        admitted = self._admissible(chunks, budget, kv.free - demand)
+        admitted = self._admissible(chunks, budget, kv.free - demand) if self.waiting else 0
         if not self.decoding and not chunks:
             return None
         repeats = 1 if chunks else kv.steps_within(self.clock, kv.free)
-        return Step(len(self.decoding), self.context, tuple(chunks), repeats, self.decoding.keys(), (), admitted)
+        return Step(len(self.decoding), self.context, tuple(chunks), repeats, self._rows, (), admitted)
 
     def _step_after_preemption(self) -> Step:
         """Give up the newest until the rest can go on; nobody is admitted in such a step."""
@@ -257,7 +260,7 @@ class Scheduler:
                 free += job.prompt.reserved - self._kept_by_others(job.prompt)
         decodes = len(self.decoding) - sum(gone.values())
         chunks, _ = self._continue_prompts(self.limits.max_step_tokens - decodes, dropped)
-        return Step(decodes, context, tuple(chunks), 1, self.decoding.keys(), tuple(victims), 0)
+        return Step(decodes, context, tuple(chunks), 1, self._rows, tuple(victims), 0)
 
     def _kept_by_others(self, prompt: Prompt) -> int:
         """Blocks of shared chunks that stay in use after this prompt lets go."""
@@ -461,7 +464,8 @@ class Scheduler:
 
     def _usable_prefix(self, inference: Inference) -> tuple[int, ...]:
         """The named chunks that the prompt really holds; none where nothing is cached."""
-        return inference.prefix[: inference.prompt_tokens // self.kv.hash_tokens] if self.kv.caching else ()
+        prefix = inference.prefix
+        return prefix[: inference.prompt_tokens // self.kv.hash_tokens] if prefix and self.kv.caching else ()
 
     def _reservation(self, tokens: int, rows: int, chunks: int) -> int:
         """Blocks that a prompt and its rows' copies of it need; in contiguous rows, cached chunks come on top."""

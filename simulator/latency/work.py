@@ -29,6 +29,7 @@ class Work:
 
     def __post_init__(self) -> None:
         model = self.model
+        self.layers, self.window, self.sparse = model.layers, model.window, model.moe is not None
         self.head_flops = 2.0 * model.embedding_parameters
         self.adapter_parameters = float(model.lora_parameters(self.lora_rank)) if self.lora_rank else 0.0
         self.token_flops = model.flops_per_token - self.head_flops + 2 * self.adapter_parameters
@@ -42,7 +43,7 @@ class Work:
 
     def weight_bytes(self, tokens: int) -> float:
         """Weights that a step over `tokens` tokens reads, and the adapters that so many tokens may need."""
-        key = tokens if self.model.moe else min(tokens, self.adapters)
+        key = tokens if self.sparse else min(tokens, self.adapters)
         found = self._bytes.get(key)
         if found is None:
             read = self.model.weight_bytes_read(self.precision, tokens)
@@ -51,7 +52,7 @@ class Work:
 
     def seen(self, rows: int, context: int) -> tuple[float, float, float]:
         """KV tokens that rows read, summed over layers; how many more per token; up to which context that holds."""
-        layers, window = self.model.layers, self.model.window
+        layers, window = self.layers, self.window
         if window is None:
             return float(layers * context), float(layers), inf
         kept = layers - window.layers
@@ -62,7 +63,7 @@ class Work:
 
     def prefill_pairs(self, start: int, tokens: int) -> float:
         """Pairs of a new token and one that it attends to, summed over layers."""
-        layers, window = self.model.layers, self.model.window
+        layers, window = self.layers, self.window
         pairs = tokens * start + tokens * (tokens + 1) / 2
         if window is None:
             return layers * pairs
@@ -70,7 +71,7 @@ class Work:
 
     def prefill_reads(self, start: int, tokens: int) -> float:
         """KV tokens that a chunk reads, summed over layers."""
-        window, layers = self.model.window, self.model.layers
+        layers, window = self.layers, self.window
         if window is None:
             return float(layers * (start + tokens))
         return (layers - window.layers) * (start + tokens) + window.layers * min(start, window.tokens) + tokens

@@ -56,7 +56,7 @@ def laws(schedule: Schedule) -> None:
 def the_ledger_balances(scheduler: Scheduler) -> None:
     kv = scheduler.kv
     assert 0 <= kv.used <= kv.capacity
-    assert kv.blank + sum(kv._line.values()) == kv.free
+    assert kv.blank + sum(kv._line.values()) + kv._loose == kv.free
     assert scheduler.context == sum(job.length_at(scheduler.clock) for job in scheduler.decoding)
     prompts = {job.prompt for job in scheduler.decoding} | set(scheduler.prefilling)
     shared = {name for prompt in prompts for name in prompt.held}

@@ -89,7 +89,7 @@ def check(scheduler: Scheduler) -> None:
     """What must hold between any two steps."""
     kv = scheduler.kv
     assert 0 <= kv.used <= kv.capacity
-    assert kv.blank + sum(kv._line.values()) == kv.free
+    assert kv.blank + sum(kv._line.values()) + kv._loose == kv.free
     assert all(blocks > 0 for blocks in kv._line.values())
     assert scheduler.context == sum(job.length_at(scheduler.clock) for job in scheduler.decoding)
     private = sum(scheduler._private_blocks(job) for job in scheduler.decoding)
