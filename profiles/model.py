@@ -20,7 +20,8 @@ class Moe(Entry):
     active: int = Field(gt=0)
     intermediate: int = Field(gt=0, description="width of one expert")
     shared: int = Field(default=0, ge=0)
-    dense_layers: int = Field(default=0, ge=0, description="leading layers with an ordinary feed-forward block")
+    dense_layers: int = Field(default=0, ge=0, description="layers with an ordinary feed-forward block")
+    precision: Precision | None = Field(default=None, description="in which the experts' weights are published")
 
     @model_validator(mode="after")
     def _active_exist(self) -> Self:
@@ -32,7 +33,7 @@ class Moe(Entry):
 class Latent(Entry):
     """Multi-head latent attention (DeepSeek): a layer caches one compressed vector per token for all heads."""
 
-    query_rank: int = Field(gt=0)
+    query_rank: int | None = Field(default=None, gt=0, description="None: queries are not compressed")
     kv_rank: int = Field(gt=0)
     rope_dim: int = Field(gt=0)
     nope_dim: int = Field(gt=0)
@@ -83,7 +84,8 @@ class Model(Fact):
         """Of one layer."""
         if (m := self.latent) is None:
             return self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
-        query = m.query_rank * (self.hidden + self.heads * (m.nope_dim + m.rope_dim))
+        queries = self.heads * (m.nope_dim + m.rope_dim)
+        query = self.hidden * queries if m.query_rank is None else m.query_rank * (self.hidden + queries)
         key_value = self.hidden * (m.kv_rank + m.rope_dim) + m.kv_rank * self.heads * (m.nope_dim + m.value_dim)
         return query + key_value + self.heads * m.value_dim * self.hidden
 
@@ -135,21 +137,30 @@ class Model(Fact):
             return self.layers * context
         return (self.layers - self.window.layers) * context + self.window.layers * min(context, self.window.tokens)
 
+    def _expert_bits(self, precision: Precision) -> float:
+        """Of sparse experts; those that are published in fewer bits stay so."""
+        own = self.moe.precision if self.moe else None
+        return min(BITS[precision], BITS[own or precision])
+
+    def _expert_parameters(self, experts: float) -> float:
+        """Of so many experts in every sparse layer, those that are always visited aside."""
+        return self.sparse_layers * experts * self.feed_forward_parameters(self.moe.intermediate) if self.moe else 0.0
+
     def weight_bytes(self, precision: Precision) -> float:
-        return self.parameters * BITS[precision] / 8
+        sparse = self._expert_parameters(self.moe.experts if self.moe else 0)
+        return ((self.parameters - sparse) * BITS[precision] + sparse * self._expert_bits(precision)) / 8
 
     def weight_bytes_read(self, precision: Precision, tokens: float) -> float:
         """Bytes of weights that a step over `tokens` tokens reads: of a sparse layer only the experts that are visited.
 
         Expects tokens to choose experts independently: E (1 - (1 - k/E)^tokens) of E are visited.
         """
-        parameters = self.flops_per_token / 2
-        if self.moe:
-            visited = self.moe.experts * (1 - (1 - self.moe.active / self.moe.experts) ** tokens)
-            parameters += (
-                self.sparse_layers * (visited - self.moe.active) * self.feed_forward_parameters(self.moe.intermediate)
-            )
-        return parameters * BITS[precision] / 8
+        if self.moe is None:
+            return self.flops_per_token / 2 * BITS[precision] / 8
+        always = self.flops_per_token / 2 - self._expert_parameters(self.moe.active)
+        visited = self.moe.experts * (1 - (1 - self.moe.active / self.moe.experts) ** tokens)
+        sparse = self._expert_parameters(visited)
+        return (always * BITS[precision] + sparse * self._expert_bits(precision)) / 8
 
     @property
     def kv_elements_per_token(self) -> int:

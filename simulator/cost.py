@@ -7,7 +7,7 @@ Llama-2-70B and BLOOM-176B drew on A100s (Patel et al., Splitwise, ISCA 2024), w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from octavo.profiles.errors import ConfigError
@@ -86,13 +86,24 @@ def dynamic_joules(scenario: Scenario, replicas: Iterable[tuple[Device, Placemen
     """Joules above idle of all that the devices computed, per tier and hardware."""
     found: dict[tuple[str, str], float] = {}
     for device, placement in replicas:
-        hardware = scenario.hardware_of(placement)
-        effort = sum(_effort(scenario, placement, hardware, lane) for lane in device.lanes)
-        most = device.busy * placement.devices
         key = placement.tier, placement.hardware
-        joules = (hardware.peak_watts - hardware.idle_watts) * min(ACTIVE_POWER * most + effort, most)
-        found[key] = found.get(key, 0.0) + joules
+        found[key] = found.get(key, 0.0) + _above_idle(scenario, device, placement)
     return found
+
+
+def _above_idle(scenario: Scenario, device: Device, placement: Placement) -> float:
+    """Joules of one replica's work."""
+    hardware = scenario.hardware_of(placement)
+    effort = sum(_effort(scenario, placement, hardware, lane) for lane in device.lanes)
+    most = device.busy * placement.devices
+    return (hardware.peak_watts - hardware.idle_watts) * min(ACTIVE_POWER * most + effort, most)
+
+
+def watts(scenario: Scenario, device: Device, placement: Placement, utilisation: Sequence[float]) -> list[float]:
+    """What a replica draws where it is busy for such shares of the time; its steps are taken to be alike in power."""
+    idle = scenario.hardware_of(placement).idle_watts * placement.devices
+    working = _above_idle(scenario, device, placement) / device.busy if device.busy else 0.0
+    return [idle + working * share for share in utilisation]
 
 
 def _effort(scenario: Scenario, placement: Placement, hardware: Hardware, lane: Lane) -> float:

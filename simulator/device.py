@@ -205,9 +205,8 @@ class Device:
             record.repeats, record.preempted = leap.repeats, len(step.preempted)
             self._steps.append(record)
         scheduler = leap.lane.scheduler
-        self.timeline.add(
-            self.time, seconds, step.decodes + len(step.chunks), scheduler.kv.used / scheduler.kv.capacity
-        )
+        held = scheduler.kv.used / scheduler.kv.capacity
+        self.timeline.add(self.time, seconds, step.decodes + len(step.chunks), held, len(scheduler.waiting))
         self.time += seconds
         self.busy += seconds
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from octavo.profiles.scenario import Scenario
+from octavo.profiles.scenario import Scenario, Targets
 from octavo.profiles.workload import AtOnce, ClosedLoop
 from octavo.runtime.core.trace import QueryRecord
 from octavo.simulator.cost import Bill
@@ -84,11 +84,16 @@ def _rate(queries: Sequence[QueryRecord], seconds: float) -> float:
 
 def _goodput(scenario: Scenario, queries: Sequence[QueryRecord], seconds: float) -> float:
     """Answered queries per second that meet the latency targets, each on its own."""
-    targets = scenario.targets
+    answered = [q for q in queries if q.outcome == "answered"]
+    latency, ttft = (np.array([getattr(q, name) or 0.0 for q in answered]) for name in ("latency", "ttft"))
+    return within(scenario.targets, latency, ttft) / seconds if seconds else 0.0
+
+
+def within(targets: Targets, latency: Floats, ttft: Floats) -> int:
+    """How many of these queries meet the latency targets, each on its own."""
     most = min((t for t in (targets.latency_p50, targets.latency_p95, targets.latency_p99) if t), default=np.inf)
     first = targets.ttft_p95 or np.inf
-    good = sum(q.outcome == "answered" and (q.latency or 0.0) <= most and (q.ttft or 0.0) <= first for q in queries)
-    return good / seconds if seconds else 0.0
+    return int(np.count_nonzero((latency <= most) & (ttft <= first)))
 
 
 def _mean(values: Sequence[float | bool]) -> float:

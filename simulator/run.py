@@ -10,15 +10,18 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from octavo.profiles.errors import ConfigError
+from octavo.profiles.fleet import Placement
 from octavo.profiles.load import baselines
 from octavo.profiles.scenario import Scenario
 from octavo.runtime.core.trace import InferenceRecord, Record, StepRecord
 from octavo.simulator.arrivals import DEFAULT_QUERIES, Recording
-from octavo.simulator.cost import bill, dynamic_joules
+from octavo.simulator.cost import bill, dynamic_joules, watts
+from octavo.simulator.device import Device
 from octavo.simulator.fleet import Fleet, build
 from octavo.simulator.independent import Independent, is_independent
 from octavo.simulator.load import draw
@@ -249,10 +252,16 @@ def run_kept(scenario: Scenario, seed: int, trace: bool = False) -> Kept:
         dict(Counter(query.outcome for query in queries)),
         "; ".join(dict.fromkeys(model.label for model in models)),
         max(model.band for model in models),
-        tuple({"device": device.name, **device.timeline.track(end)} for device, _ in replicas),
+        tuple(_track(scenario, device, place, end) for device, place in replicas),
         (*queries, *done.world.inferences, *done.steps) if trace else (),
         unsaid(scenario.workload, len(queries), done.seconds),
     )
+
+
+def _track(scenario: Scenario, device: Device, place: Placement, end: float) -> dict[str, Any]:
+    """A replica over time."""
+    track = device.timeline.track(end)
+    return {"device": device.name, **track, "watts": watts(scenario, device, place, track["utilisation"])}
 
 
 def _device_seconds(scenario: Scenario, operations: Operations, seconds: float) -> dict[tuple[str, str], float]:

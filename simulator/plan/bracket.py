@@ -67,6 +67,11 @@ class Unit:
     rows: int
     batched: int
 
+    @property
+    def writing(self) -> int:
+        """Lanes that write answers, which take turns."""
+        return max(1, self.lanes - ("value" in self.names and self.lanes > 1))
+
 
 @dataclass
 class Brackets:
@@ -214,7 +219,7 @@ def _in_time(scenario: Scenario, unit: Unit, asked: Demand, replicas: int) -> bo
     prefilling = rate * _prefill(unit, prompts)
     if prefilling >= 0.95:
         return False
-    step, rows = _settled(unit, asked, rate * answers / unit.lanes, prefilling)
+    step, rows = _settled(unit, asked, rate * answers / unit.writing, prefilling)
     if answers and rows >= unit.rows:
         return False
     columns = asked.answers_of(unit.names)
@@ -231,7 +236,7 @@ def _settled(unit: Unit, asked: Demand, tokens_per_second: float, prefilling: fl
     """Seconds between two tokens of a row, and rows per lane, where each follows from the other."""
     rows = 1.0
     for _ in range(40):
-        step = _decode(unit, max(1, round(rows)), asked) * unit.lanes / (1 - prefilling)
+        step = _decode(unit, max(1, round(rows)), asked) * unit.writing / (1 - prefilling)
         after = min(tokens_per_second * step, float(unit.rows))
         if abs(after - rows) < 0.5:
             break

@@ -13,7 +13,7 @@ from octavo.profiles.branch import BranchPlace, branches_of
 from octavo.profiles.errors import MachineError
 from octavo.profiles.fleet import Placement
 from octavo.profiles.scenario import Scenario
-from octavo.simulator.plan.load import load_test
+from octavo.simulator.plan.load import TRAFFIC, load_test, traffic
 from octavo.simulator.plan.result import Plan
 
 GPU_RESOURCE = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
@@ -24,7 +24,7 @@ HEAD = {"cpu": "2", "memory": "8Gi"}
 
 
 def emit(plan: Plan, folder: Path, *, image: str) -> list[Path]:
-    """Writes scenario.yaml, serve.yaml, kubernetes.yaml and load-test.sh, and says where.
+    """Writes scenario.yaml, serve.yaml, kubernetes.yaml, load-test.sh and what it replays, and says where.
 
     `image` holds Ray and octavo. Raises ConfigError where a model lives in several places, MachineError.
     """
@@ -35,6 +35,8 @@ def emit(plan: Plan, folder: Path, *, image: str) -> list[Path]:
         "kubernetes.yaml": yaml.safe_dump_all(manifests(scenario, image), sort_keys=False, width=110),
         "load-test.sh": load_test(scenario),
     }
+    if rows := traffic(scenario):
+        files[TRAFFIC] = rows
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

@@ -24,6 +24,8 @@ CLEARER = 0.025
 """The same of a sketch on the very queries of the runs that decide."""
 CLEAREST = 0.005
 """The same where the point's simulation on one of these seeds corrects it."""
+GLIMPSE = 100
+"""Queries of a first sketch. It begins with nothing to do, so what it misses clearly is missed."""
 SHORT = 300
 """Queries of a run or a sketch, at least, where nothing else is asked for."""
 SPANS = 8
@@ -36,8 +38,9 @@ class Lab:
     """Judges points of one scenario on common random numbers, and remembers every one.
 
     Sketches are corrected by ratios of metrics: `corrections` by shape and `common` for the others, of simulations over
-    sketches of the same queries; `seeded` of all seeds' queries over the first one's. Where it is `light` the other
-    seeds of what the first one's simulation clearly settles are sketched too.
+    sketches of the same queries; `seeded` of all seeds' queries over the first one's. `energy` is what a query pays
+    above idle on owned devices, as simulations of its shape say. Where it is `light` the other seeds of what the first
+    one's simulation clearly settles are sketched too.
     """
 
     scenario: Scenario
@@ -50,6 +53,7 @@ class Lab:
     corrections: dict[Shape, dict[str, float]] = field(default_factory=dict)
     common: dict[str, float] = field(default_factory=dict)
     seeded: dict[str, float] = field(default_factory=dict)
+    energy: dict[Shape, float] = field(default_factory=dict)
     _sketchers: dict[tuple[int, int | None], Sketcher] = field(default_factory=dict)
     _trials: dict[tuple[Point, int, int | None], Trial] = field(default_factory=dict)
 
@@ -63,6 +67,7 @@ class Lab:
             self.queries,
             corrections=self.corrections,
             common=self.common,
+            energy=self.energy,
             _sketchers=self._sketchers if same else {},
         )
 
@@ -71,6 +76,9 @@ class Lab:
         if found := self.full.get(point):
             return found
         found = self.short.get(point)
+        if found and found.sketched and (usd := self.energy.get(point.shape)):
+            paid = usd_per_hour(point.applied(self.scenario)) + 3600 * usd * (self.scenario.workload.rate or 0.0)
+            found = replace(found, usd_per_hour=paid)
         factors = self.corrections.get(point.shape, self.common)
         if not (found and factors and self._is_fine(found)):
             return found
@@ -97,7 +105,12 @@ class Lab:
         """On few queries; on those of the runs that decide, where that comes close to a target. None: there is none."""
         if len(self.seeds) < 2:
             return self._sketch(point, self.seeds, self.queries)
-        coarse = self._sketch(point, self.seeds[:1], round(min(self._steady, self.length)))
+        few = round(min(self._steady, self.length))
+        if self._is_stationary and few >= 2 * GLIMPSE:
+            glimpse = self._sketch(point, self.seeds[:1], GLIMPSE)
+            if glimpse and replace(glimpse, overloaded=None).worst(self.scenario.targets) > 1 + STORMY:
+                return glimpse
+        coarse = self._sketch(point, self.seeds[:1], few)
         if coarse is None:
             return None
         likely = _corrected(coarse, self.seeded)
@@ -124,7 +137,7 @@ class Lab:
     def rough(self, at: Evaluation) -> Lab:
         """One seed and few queries, corrected by what the simulation of a point came to: for its neighbours."""
         few = round(min(self._steady, self.length))
-        lab = Lab(self.scenario, self.pool, self.seeds[:1], few, _sketchers=self._sketchers)
+        lab = Lab(self.scenario, self.pool, self.seeds[:1], few, energy=self.energy, _sketchers=self._sketchers)
         sketch = lab._sketch(at.point, lab.seeds, lab.queries)
         if sketch and not at.overloaded:
             lab.common = _ratios(at, sketch)
@@ -140,7 +153,10 @@ class Lab:
         metrics = {name: over_seeds([each.metrics[name] for each in drawn]) for name in drawn[0].metrics}
         overloaded = next((each.overloaded for each in drawn if each.overloaded), None)
         paid = usd_per_hour(point.applied(self.scenario))
-        return Evaluation(point, metrics, paid, overloaded, queries, seeds, sketched=True, strain=drawn[0].strain)
+        first = drawn[0]
+        return Evaluation(
+            *(point, metrics, paid, overloaded, queries, seeds), sketched=True, strain=first.strain, where=first.where
+        )
 
     def _sketcher(self, seed: int, queries: int | None) -> Sketcher:
         if (seed, queries) not in self._sketchers:
@@ -148,9 +164,11 @@ class Lab:
         return self._sketchers[seed, queries]
 
     def doubtful(self, targets: Targets) -> list[Evaluation]:
-        """Sketches and short runs that miss a target by so little that a long run may not."""
+        """Sketches and short runs that miss a target by so little that a long run may not, or by nothing any more: what
+        simulations of the shape came to may correct a sketch that failed.
+        """
         found = [self.known(point) or each for point, each in self.short.items() if point not in self.full]
-        return [each for each in found if self.is_doubtful(each, targets)]
+        return [each for each in found if each.meets(targets) or self.is_doubtful(each, targets)]
 
     def _is_fine(self, found: Evaluation) -> bool:
         """Whether it is a sketch on the queries of the runs that decide."""
@@ -172,7 +190,8 @@ class Lab:
         found = self._evaluate(point, self.seeds[:1], self.queries)
         if len(self.seeds) > 1 and not found.clearly_misses(targets):
             found = self._extended(found, targets) or self._evaluate(point, self.seeds, self.queries)
-        self.full[point] = found
+        self.full[point] = found = replace(found, where=before.where if before else "")
+        self._learn_energy(found)
         if (
             before
             and self._is_fine(before)
@@ -182,6 +201,12 @@ class Lab:
         ):
             self.corrections[point.shape] = _ratios(found, before)
         return found
+
+    def _learn_energy(self, found: Evaluation) -> None:
+        """Above idle, where devices are owned and traffic has a rate: the work of a query, however many devices."""
+        above = found.usd_per_hour - usd_per_hour(found.point.applied(self.scenario))
+        if above > 0 and (rate := self.scenario.workload.rate):
+            self.energy[found.point.shape] = above / rate / 3600
 
     def _extended(self, first: Evaluation, targets: Targets) -> Evaluation | None:
         """The first seed's run, with latencies of all seeds by sketches that it corrects; None where that is close."""
@@ -201,12 +226,11 @@ class Lab:
         found = replace(first, metrics={**first.metrics, **seeded})
         return None if abs(found.worst(targets) - 1) < CLEAREST else found
 
-    def recheck(self, point: Point, times: int = 10) -> Evaluation | None:
-        """On seeds that nothing was decided by, and so many times as long; None where the traffic has an end."""
-        if not self._is_stationary:
-            return None
+    def recheck(self, point: Point, times: int = 10) -> Evaluation:
+        """On seeds that nothing was decided by, and so many times as long where the traffic has no end of its own."""
         fresh = tuple(max(self.seeds) + 1 + number for number in range(len(self.seeds)))
-        return self._evaluate(point, fresh, round(times * self.length))
+        swings = self.scenario.workload.arrivals.kind == "diurnal" and self.length < inf
+        return self._evaluate(point, fresh, round(times * self.length) if self._is_stationary or swings else None)
 
     @property
     def _is_stationary(self) -> bool:

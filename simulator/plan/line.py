@@ -15,7 +15,7 @@ from octavo.simulator.plan.bracket import Bracket, Brackets
 from octavo.simulator.plan.cost import HOURS_PER_MONTH
 from octavo.simulator.plan.demand import demand
 from octavo.simulator.plan.lab import Lab, deciding
-from octavo.simulator.plan.search import Search
+from octavo.simulator.plan.search import Search, fixed
 from octavo.simulator.plan.space import Space, furnished, shapes, who
 from octavo.simulator.plan.trials import Evaluation, Pool
 
@@ -45,7 +45,10 @@ class Infeasible(InfeasibleError):
 
 @dataclass
 class Line:
-    """`best` meets the targets; where nothing does it is None and `closest` misses by least."""
+    """`best` meets the targets; where nothing does it is None and `closest` misses by least.
+
+    `unmended` is the cheapest that meets all targets but those that no dearer fleet would meet either.
+    """
 
     name: str
     scenario: Scenario
@@ -53,6 +56,7 @@ class Line:
     brackets: list[Bracket]
     best: Evaluation | None
     space: Space
+    unmended: Evaluation | None = None
     points: list[Evaluation] = field(default_factory=list)
     _rough: Lab | None = None
 
@@ -68,6 +72,8 @@ class Line:
     @property
     def closest(self) -> Evaluation | None:
         """Finite misses before overload."""
+        if self.unmended:
+            return self.unmended
         ran = [each for each in self.points if not each.refused]
         targets = self.scenario.targets
         return min(ran, key=lambda each: (each.worst(targets), -each.usd_per_hour), default=None)
@@ -77,16 +83,19 @@ class Line:
         """The dearest of the fleets that cost less and fail; preferably one of the same devices."""
         if self.best is None:
             return None
-        cheaper = [each for each in self.points if each.usd_per_hour < self.best.usd_per_hour and not each.refused]
+        targets, limit = self.scenario.targets, self.best.usd_per_hour
+        # Where devices are owned a sketch knows no energy above idle, so what looks cheaper may meet the targets.
+        cheaper = [e for e in self.points if e.usd_per_hour < limit and not (e.refused or e.meets(targets))]
         alike = [each for each in cheaper if each.point.shape == self.best.point.shape]
         found = alike or cheaper
         return found[-1] if found else None
 
     def look_at_next_cheaper(self) -> None:
-        """Simulate it, where only a sketch says why it fails, and says so by little."""
+        """Sketch it on all queries; simulate it, where only a sketch says why it fails, and says so by little."""
         cheaper = self.next_cheaper
-        if cheaper and cheaper.sketched and self.lab.is_doubtful(cheaper, self.scenario.targets):
-            self.lab.confirm(cheaper.point)
+        if cheaper and cheaper.sketched:
+            if self.lab.is_doubtful(self.lab.refine(cheaper.point), self.scenario.targets):
+                self.lab.confirm(cheaper.point)
             self.points = sorted(self.lab.everything(), key=lambda each: (each.usd_per_hour, each.point.key))
 
     def planned(self) -> Scenario:
@@ -106,6 +115,7 @@ class Line:
 
     def cheapest(self, targets: Targets) -> Evaluation | None:
         """The cheapest fleet under other targets, by sketches and what was simulated before."""
+        targets = targets.model_copy(update=dict.fromkeys(fixed(self.scenario)))
         lab = self.rough().on(self.scenario.model_copy(update={"targets": targets}))
         return Search(
             lab, targets, self.brackets, most_devices=self.space.most_devices, settles=False, thorough=False
@@ -152,7 +162,10 @@ def planned_line(
     found = [asked.of(shape) for shape in shapes(full, space)]
     light = not thorough and full.targets.accuracy is None  # else it may become the plan
     lab = Lab(full, pool, seeds, queries or deciding(full), light)
-    best = Search(lab, full.targets, found, progress, space.most_devices, thorough=thorough).run()
+    searched = full.targets.model_copy(update=dict.fromkeys(fixed(full)))
+    best = Search(lab, searched, found, progress, space.most_devices, thorough=thorough).run()
+    if best and not best.meets(full.targets):
+        return Line(name, full, lab, found, None, space, unmended=best)
     return Line(name, full, lab, found, best, space)
 
 
@@ -196,6 +209,7 @@ def evaluation_json(found: Evaluation, scenario: Scenario) -> dict[str, Any]:
         "seeds": list(found.seeds),
         "by": "sketch" if found.sketched else "simulation",
         "strain": found.strain,
+        "where": found.where,
         "latency_model": found.label,
         "band": tidy(found.band),
     }

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import numpy as np
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Scenario
+from octavo.profiles.workload import Poisson
+from octavo.simulator.arrivals import Open
+from octavo.simulator.load import draw
 from octavo.simulator.plan.demand import demand
+from octavo.simulator.streams import Streams
+
+TRAFFIC = "traffic.jsonl"
+
+
+def traffic(scenario: Scenario) -> str | None:
+    """The first seed's queries as Mooncake JSONL (milliseconds, tokens; answers as long as a query's are on average).
+
+    None where a rate says it all.
+    """
+    if isinstance(scenario.workload.arrivals, Poisson):
+        return None
+    load = draw(scenario, Streams(scenario.seeds[0]))
+    if not isinstance(load.source, Open):
+        return None
+    answers = np.maximum(1, np.rint(np.mean(np.array(load.truth.totals), axis=1))).astype(int).tolist()
+    rows = [
+        {"timestamp": round(1000 * ask.at), "input_length": ask.query.prompt_tokens, "output_length": new}
+        for ask, new in zip(load.source.asks, answers, strict=True)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def load_test(scenario: Scenario) -> str:
-    """A script that offers the plan's traffic to an OpenAI-compatible endpoint with guidellm (0.8) or AIPerf (0.7).
+    """A script that offers the plan's traffic to an OpenAI-compatible endpoint with guidellm (0.8) or AIPerf (0.13).
 
+    Traffic that is not Poisson is replayed by AIPerf from `traffic` beside the script; guidellm has only its mean rate.
     Raises ConfigError where the traffic has no rate.
     """
     asked = demand(scenario, scenario.seeds[0])
@@ -23,7 +49,9 @@ def load_test(scenario: Scenario) -> str:
     mean = {name: max(1, round(float(np.mean(tokens)))) for name, tokens in lengths.items()}
     spread = {name: round(float(np.std(tokens))) for name, tokens in lengths.items()}
     count = len(asked.prompts)
-    return _script(scenario, _guidellm(asked.rate, count, mean, spread), _aiperf(asked.rate, count, mean, spread))
+    steady = isinstance(scenario.workload.arrivals, Poisson)
+    aiperf = _aiperf(asked.rate, count, mean, spread) if steady else _replay()
+    return _script(scenario, _guidellm(asked.rate, count, mean, spread), aiperf, steady)
 
 
 Lengths = dict[str, int]
@@ -47,14 +75,25 @@ def _aiperf(rate: float, count: int, mean: Lengths, spread: Lengths) -> list[str
     options = {"request-rate": f"{rate:g}", "request-count": str(count)}
     for option, name in (("synthetic-input", "prompt"), ("output", "output")):
         options |= {f"{option}-tokens-mean": str(mean[name]), f"{option}-tokens-stddev": str(spread[name])}
-    command = ["aiperf", "profile", "--model", "$MODEL", "--url", "$URL", "--tokenizer", "$TOKENIZER"]
-    command += ["--endpoint-type", "chat", "--streaming", "--request-rate-mode", "poisson"]
-    return [*command, *(word for name, value in options.items() for word in (f"--{name}", value))]
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return [*AIPERF, "--arrival-pattern", "poisson", *words]
 
 
-def _script(scenario: Scenario, guidellm: list[str], aiperf: list[str]) -> str:
+def _replay() -> list[str]:
+    return [*AIPERF, "--input-file", f"$HERE/{TRAFFIC}", "--custom-dataset-type", "mooncake_trace", "--fixed-schedule"]
+
+
+AIPERF = (
+    *("aiperf", "profile", "--model", "$MODEL", "--url", "$URL", "--tokenizer", "$TOKENIZER"),
+    *("--endpoint-type", "chat", "--streaming"),
+)
+
+
+def _script(scenario: Scenario, guidellm: list[str], aiperf: list[str], steady: bool) -> str:
     wanted = [f"{name} {value:g}" for name, value in scenario.targets if value is not None]
     usage = "usage: load-test.sh URL MODEL TOKENIZER [guidellm|aiperf]"
+    arrivals = scenario.workload.arrivals.kind
+    mean = f"echo 'guidellm offers the mean rate as Poisson arrivals; the plan is for {arrivals}: use aiperf' >&2; "
     return "\n".join(
         [
             "#!/usr/bin/env bash",
@@ -63,8 +102,9 @@ def _script(scenario: Scenario, guidellm: list[str], aiperf: list[str]) -> str:
             f"# Wanted: {'; '.join(wanted) or 'nothing'} (SI units).",
             "set -euo pipefail",
             *(f'{name}="${{{place}:?{usage}}}"' for place, name in enumerate(("URL", "MODEL", "TOKENIZER"), start=1)),
-            'case "${4:-guidellm}" in',
-            f"    guidellm) exec {_quoted(guidellm)} ;;",
+            'HERE="$(cd "$(dirname "$0")" && pwd)"',
+            f'case "${{4:-{"guidellm" if steady else "aiperf"}}}" in',
+            f"    guidellm) {'' if steady else mean}exec {_quoted(guidellm)} ;;",
             f"    aiperf) exec {_quoted(aiperf)} ;;",
             '    *) echo "guidellm or aiperf, not $4" >&2; exit 2 ;;',
             "esac",

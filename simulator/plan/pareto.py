@@ -20,6 +20,7 @@ class Choice:
     accuracy: float
     usd_per_query: float
     latency_p95: float
+    meets_targets: bool = True
 
     def beats(self, other: Choice) -> bool:
         """No worse in all three, and better in one."""
@@ -29,7 +30,7 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         numbers = {name: tidy(getattr(self, name)) for name in ("accuracy", "usd_per_query", "latency_p95")}
-        return {"line": self.line, "fleet": self.fleet, **numbers}
+        return {"line": self.line, "fleet": self.fleet, **numbers, "meets_targets": self.meets_targets}
 
 
 def front(choices: Sequence[Choice]) -> list[Choice]:
@@ -45,12 +46,13 @@ def picture(choices: Sequence[Choice]) -> list[str]:
     letters = {name: chr(ord("A") + number % 26) for number, name in enumerate(dict.fromkeys(c.line for c in choices))}
     left, right = min(c.usd_per_query for c in choices), max(c.usd_per_query for c in choices)
     low, high = min(c.accuracy for c in choices), max(c.accuracy for c in choices)
-    canvas = [[" "] * COLUMNS for _ in range(ROWS)]
+    rows = ROWS if high > low else 1
+    canvas = [[" "] * COLUMNS for _ in range(rows)]
     for each in choices:
         x = round((each.usd_per_query - left) / ((right - left) or 1) * (COLUMNS - 1))
-        y = round((each.accuracy - low) / ((high - low) or 1) * (ROWS - 1))
-        canvas[ROWS - 1 - y][x] = letters[each.line]
-    labels = [f"{high:.1%}", *[""] * (ROWS - 2), f"{low:.1%}"]
+        y = round((each.accuracy - low) / ((high - low) or 1) * (rows - 1))
+        canvas[rows - 1 - y][x] = letters[each.line]
+    labels = [f"{high:.1%}", *[""] * (rows - 2), *([f"{low:.1%}"] if rows > 1 else [])]
     lines = [f"{label:>7} |{''.join(row).rstrip()}" for label, row in zip(labels, canvas, strict=True)]
     ends = f"{left:.3g}".ljust(COLUMNS - 12) + f"{right:.3g} $/query"
     return [*lines, f"        +{'-' * COLUMNS}", f"         {ends}", *_legend(letters)]

@@ -22,6 +22,8 @@ MOST_TRAFFIC = 8.0
 SWING = 0.2
 """Relative change of an input, either way, of the sensitivity."""
 INPUTS = 10
+LITTLE = 0.002
+"""Of the cost; less is nothing saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,11 @@ def relaxations(line: Line) -> Iterator[Relaxation]:
         if wanted is None or not _stands_in_the_way(line, name):
             continue
         without = line.cheapest(targets.model_copy(update={name: None}))
-        if without is not None and (saved := line.found.usd_per_hour - without.usd_per_hour) > 1e-9:
+        if without is None or without.point == line.found.point:
+            continue
+        if line.lab.energy and without.point.shape not in line.lab.energy:
+            without = line.lab.confirm(without.point)  # a sketch does not know what energy other devices take
+        if (saved := line.found.usd_per_hour - without.usd_per_hour) > LITTLE * line.found.usd_per_hour:
             reached = without[name] if name in without.metrics else None
             yield Relaxation(name, wanted, reached, without.usd_per_hour, saved)
 
@@ -142,7 +148,8 @@ def one_down(line: Line) -> list[str]:
             said.append(f"a device of {of}: {_without(scenario, place)}")
             continue
         fewer = tuple(count - (index == number) for number, count in enumerate(point.replicas))
-        judged = line.rough().judge(replace(point, replicas=fewer))
+        down = replace(point, replicas=fewer)
+        judged = line.lab.full.get(down) or line.rough().judge(down)
         holds = judged.meets(scenario.targets)
         each = " of each" if place.mode == "dedicated" and len(scenario.names_of(place)) > 1 else ""
         said.append(f"a replica{each} of {of}: {'targets hold' if holds else failure(judged, scenario.targets)}")

@@ -80,7 +80,7 @@ class Plan:
     def _price(self, its: Evaluation) -> Iterator[str]:
         ratio = self.best.usd_per_hour / its.usd_per_hour
         if ratio > 1:
-            yield f"costs {ratio:.3g} times as much, the same at {1 / ratio:.0%} of today's device prices"
+            yield f"costs {ratio:.3g} times as much, the same if its fleet cost {100 / ratio:.3g}% of what it does"
         else:
             yield "costs the same" if ratio == 1 else f"costs {1 - ratio:.0%} less"
 
@@ -102,7 +102,7 @@ class Plan:
         if cheaper is None:
             return None
         fleet = words(cheaper, self.chosen.scenario)
-        strain = f"; {cheaper.strain}" if cheaper.strain else ""
+        strain = "".join(f"; {text}" for text in (cheaper.strain, cheaper.where) if text)
         strain += " (sketched)" if cheaper.sketched else ""
         return f"{fleet}, {cheaper.usd_per_hour:.2f} $/h: {failure(cheaper, self.chosen.scenario.targets)}{strain}"
 
@@ -113,7 +113,8 @@ class Plan:
             return None
         holds = again.meets(self.chosen.scenario.targets)
         verdict = "the targets hold" if holds else f"FAILS: {failure(again, self.chosen.scenario.targets)}"
-        return f"{len(again.seeds)} fresh seeds x {again.queries} queries: {verdict}"
+        length = f" x {again.queries} queries" if again.queries else ""
+        return f"{len(again.seeds)} fresh seeds{length}: {verdict}"
 
     def to_json(self) -> str:
         """A document; the same plan gives the same bytes."""
@@ -159,8 +160,12 @@ def _choices(line: Line) -> Sequence[Choice]:
         return []
     longest = max(ran, key=lambda each: (len(each.seeds), each.point.key))
     per_hour = longest["usd_per_query"] / longest.usd_per_hour
+    scenario = line.scenario
     return [
-        Choice(line.name, words(e, line.scenario), longest["accuracy"], per_hour * e.usd_per_hour, e["latency_p95"])
+        Choice(
+            *(line.name, words(e, scenario), longest["accuracy"], per_hour * e.usd_per_hour, e["latency_p95"]),
+            meets_targets=e.meets(scenario.targets),
+        )
         for e in kept
     ]
 

@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, inf
 
-from octavo.profiles.fleet import Placement
-from octavo.profiles.scenario import Targets
+from octavo.profiles.scenario import Scenario, Targets
 from octavo.simulator.plan.bracket import Bracket
-from octavo.simulator.plan.cost import usd_per_hour
+from octavo.simulator.plan.cost import idle_usd_per_hour
 from octavo.simulator.plan.lab import Lab
-from octavo.simulator.plan.space import Point
+from octavo.simulator.plan.space import Point, Shape
 from octavo.simulator.plan.trials import Evaluation
 
 COUNTS = 64
 """Numbers of replicas that are tried of a placement, evenly spaced where there are more."""
-DOUBT = 2.0
-"""A shape is not tried where the closed-form guess costs more than so many times the best that is found."""
 GALLOP = 1.25
 """While nothing meets the targets the next fleet to try costs so many times the last."""
+SPENT = ("joules_per_query",)
+"""Targets that a larger fleet misses by more."""
 
 
 @dataclass
 class Search:
-    """More replicas never miss a target that fewer meet; so a point that fails settles all that are smaller.
+    """More replicas never miss a target that fewer meet; so a point that fails settles all that are smaller, or all
+    that are larger where it is what it spends that is too much. `targets` has none of those that are `fixed`.
 
     Without `settles` nothing is simulated that can be sketched; without `thorough` cheaper fleets that fail narrowly in
     a sketch stay failed.
@@ -39,7 +39,7 @@ class Search:
     settles: bool = True
     thorough: bool = True
     best: Evaluation | None = None
-    costs: dict[Point, float] = field(default_factory=dict)
+    prices: dict[int, tuple[list[float], list[int]]] = field(default_factory=dict)
 
     def run(self) -> Evaluation | None:
         """The cheapest point of them all, confirmed at full length; None where there is none."""
@@ -56,20 +56,22 @@ class Search:
             if not self.thorough or not self._second_look():
                 break
         self.progress(1.0)
-        return None if self.best is None else self.lab.confirm(self.best.point, self.targets)
+        found = [each for each in self.lab.full.values() if self._meets(each)]
+        return min(found, key=lambda each: (each.usd_per_hour, each.point.key), default=None)
 
     def _sweep(self, order: Sequence[Bracket]) -> None:
         """The cheapest by what is known so far, short runs included."""
         self.best = None
         for number, each in enumerate(order):
             self.progress(number / len(order))
-            if self.best is None or self._cost(each.start) <= DOUBT * self.best.usd_per_hour:
-                self._settle(each)
+            self._settle(each)
 
     def _second_look(self) -> bool:
         """Runs the dearest of the cheaper points that failed narrowly at full length; whether it meets the targets."""
         limit = self.best.usd_per_hour if self.best else inf
-        failed = [point for point, found in self.lab.full.items() if not self._meets(found)]
+        failed = [
+            point for point, found in self.lab.full.items() if not (self._meets(found) or self._only_spends(found))
+        ]
         while True:
             doubtful = [
                 each
@@ -80,9 +82,7 @@ class Search:
                 return False
             point = max(doubtful, key=lambda each: (each.usd_per_hour, each.point.key)).point
             finer = self.lab.refine(point)
-            if self._meets(finer):
-                return True
-            if not self.lab.is_doubtful(finer, self.targets):
+            if not (self._meets(finer) or self.lab.is_doubtful(finer, self.targets)):
                 continue
             if self._meets(self.lab.confirm(point, self.targets)):
                 return True
@@ -90,6 +90,11 @@ class Search:
 
     def _meets(self, found: Evaluation) -> bool:
         return found.meets(self.targets)
+
+    def _only_spends(self, found: Evaluation) -> bool:
+        """Whether it would do if it took less."""
+        missed = [] if found.refused or found.overloaded else found.missed(self.targets)
+        return bool(missed) and all(miss.target in SPENT for miss in missed)
 
     def _settle(self, shape: Bracket) -> None:
         """Tries points of a shape until every one that is cheaper than the best is known to fail."""
@@ -101,6 +106,8 @@ class Search:
             if self._meets(found):
                 if self.best is None or found.usd_per_hour < self.best.usd_per_hour:
                     self.best = found
+                left = [other for other in left if not _covers(other, point)]
+            elif self._only_spends(found):
                 left = [other for other in left if not _covers(other, point)]
             elif self.lab.is_doubtful(found, self.targets):
                 left.remove(point)
@@ -115,25 +122,45 @@ class Search:
         return next((point for point in left if self._cost(point) >= GALLOP * self._cost(tried)), left[-1])
 
     def _points(self, shape: Bracket) -> Iterator[Point]:
+        """Those that cost less than the best."""
+        limit = self.best.usd_per_hour if self.best else inf
+        prices, sizes = self._prices(shape.shape)
         ranges = [_counts(low, high) for low, high in zip(shape.low, shape.high, strict=True)]
         for replicas in product(*ranges):
-            point = Point(shape.shape, replicas)
-            if sum(self.lab.scenario.devices_of(p) * r for p, r in self._placed(point)) <= self.most_devices:
-                yield point
+            if sumprod(sizes, replicas) <= self.most_devices and sumprod(prices, replicas) < limit:
+                yield Point(shape.shape, replicas)
 
-    def _placed(self, point: Point) -> Iterator[tuple[Placement, int]]:
-        return zip(point.shape.placements, point.replicas, strict=True)
+    def _prices(self, shape: Shape) -> tuple[list[float], list[int]]:
+        """What a replica of each placement costs at least, USD/h, and its devices."""
+        if (known := self.prices.get(id(shape))) is None:  # the brackets keep their shapes
+            scenario = self.lab.scenario
+            sizes = [scenario.devices_of(place) for place in shape.placements]
+            one = [idle_usd_per_hour(scenario, place.tier, place.hardware) for place in shape.placements]
+            known = self.prices[id(shape)] = [size * usd for size, usd in zip(sizes, one, strict=True)], sizes
+        return known
 
     def _cost(self, point: Point) -> float:
         """What the point costs at least, USD/h."""
-        if point not in self.costs:
-            self.costs[point] = usd_per_hour(point.applied(self.lab.scenario))
-        return self.costs[point]
+        return sumprod(self._prices(point.shape)[0], point.replicas)
+
+
+def sumprod(each: Sequence[float], counts: Sequence[int]) -> float:
+    return sum(one * count for one, count in zip(each, counts, strict=True))
+
+
+def fixed(scenario: Scenario) -> tuple[str, ...]:
+    """Targets that no fleet meets if the cheapest that meets the others does not: what is paid for a query grows with
+    what a fleet costs, and as many answers are right on all of them, unless some are late or lost.
+    """
+    operations = scenario.fleet.operations
+    moving = (operations.failures, operations.spot_preemption, operations.autoscale, operations.maintenance)
+    same = scenario.ensemble.deadline is None and not any(moving) and not operations.outages
+    return ("usd_per_query", "usd_per_million_tokens", *(("accuracy",) if same else ()))
 
 
 def _covers(point: Point, other: Point) -> bool:
     """Whether the point is the other with at least as many replicas everywhere."""
-    if point.shape != other.shape:
+    if point.shape is not other.shape and point.shape != other.shape:
         return False
     return all(mine >= its for mine, its in zip(point.replicas, other.replicas, strict=True))
 

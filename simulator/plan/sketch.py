@@ -7,7 +7,7 @@ inferences, waits for a deadline or loses devices, a placement depends on the ot
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from operator import attrgetter
 from typing import Any
@@ -25,6 +25,7 @@ from octavo.simulator.fleet import ACTIVATIONS, weight_bytes
 from octavo.simulator.latency.choose import choose
 from octavo.simulator.latency.model import LatencyModel
 from octavo.simulator.load import draw
+from octavo.simulator.metrics import window, within
 from octavo.simulator.overload import overload
 from octavo.simulator.panel import VALUE, home, slots
 from octavo.simulator.plan.batches import Asked, Ended, Engine, Lane, Limits, Reader
@@ -38,11 +39,12 @@ MODES = ("dedicated", "co-located", "lora")
 
 @dataclass(frozen=True)
 class Sketch:
-    """What a point should reach, and why it does not keep up, where it does not."""
+    """What a point should reach, why it does not keep up, where it does not, and what its late queries wait for."""
 
     metrics: dict[str, float]
     overloaded: str | None
     strain: str
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,11 @@ class Sketcher:
         applied = point.applied(self.scenario)
         writing = [(place, count) for place, count in places if self._writes(place)]
         stages = [self._asked(applied, point.shape, place, count) for place, count in writing]
-        ends = _merged([stage.ends for stage in stages])
+        ends, first = _merged([stage.ends for stage in stages]), _merged([stage.first for stage in stages])
+        # A judge that stands with experts hides when their answers were whole.
+        beside = self._is_judged_beside(writing)
+        paced = {} if beside else self._pace(ends, first)
+        written = ends
         busy = [(stage.busy, who(place)) for stage, (place, _) in zip(stages, writing, strict=True)]
         judges = [(place, count) for place, count in places if VALUE in self.scenario.names_of(place)]
         if judges and self._judged and self._writes(judges[0][0]) is False:
@@ -106,7 +112,12 @@ class Sketcher:
             scored = self._judge(applied, key, *judges[0], ends)
             ends = scored.ends
             busy.append((scored.busy, who(judges[0][0])))
-        return self._summary(ends, _merged([stage.first for stage in stages]), *max(busy))
+        found = self._summary(ends, first, paced, *max(busy))
+        return (
+            found
+            if beside
+            else replace(found, where=self._where(stages, [place for place, _ in writing], written, ends))
+        )
 
     @property
     def accuracy(self) -> float | None:
@@ -115,12 +126,27 @@ class Sketcher:
             return None
         best = np.argmax(self.outcomes.value, axis=1)[:, None] if len(self.columns) > 1 else np.zeros((1, 1), dtype=int)
         right = np.take_along_axis(self.outcomes.right, np.broadcast_to(best, (len(self.times), 1)), axis=1)
-        return float(np.mean(right[int(self.scenario.workload.warmup * len(self.times)) :]))
+        return float(np.mean(right[self._skipped :]))
 
     @property
     def _judged(self) -> bool:
         policy = self.scenario.ensemble.policy
         return not isinstance(policy, Filtered) and policy.name != "mean_logprob"
+
+    def _is_judged_beside(self, writing: Sequence[tuple[Placement, int]]) -> bool:
+        return self._judged and any(VALUE in self.scenario.names_of(place) for place, _ in writing)
+
+    def _pace(self, ends: Floats, first: Floats) -> dict[str, float]:
+        """Seconds per token after the first, of answers that have one."""
+        long = self.answers > 1
+        long[: self._skipped] = False
+        seconds = ((ends - first)[long] / (self.answers[long] - 1)) if long.any() else np.zeros(0)
+        return {"tpot_p95": float(np.nanpercentile(seconds, 95))} if len(seconds) else {}
+
+    @property
+    def _skipped(self) -> int:
+        """Queries of the warm-up."""
+        return int(self.scenario.workload.warmup * len(self.times))
 
     def _writes(self, place: Placement) -> bool:
         return any(name != VALUE for name in self.scenario.names_of(place))
@@ -232,7 +258,7 @@ class Sketcher:
                 found[query, column] = time
         return found
 
-    def _summary(self, ends: Floats, first: Floats, busy: float, busiest: str) -> Sketch:
+    def _summary(self, ends: Floats, first: Floats, paced: dict[str, float], busy: float, busiest: str) -> Sketch:
         scenario = self.scenario
         trip = self._trip()
         policy = scenario.ensemble.policy
@@ -241,24 +267,43 @@ class Sketcher:
         records = [
             QueryRecord(i, at, 0, ended=end) for i, (at, end) in enumerate(zip(self.times, answered, strict=True))
         ]
-        skip = int(scenario.workload.warmup * len(self.times))
-        latency = (answered - self.times)[skip:]
-        ttft = (np.nanmin(first, axis=1) + trip / 2 - self.times)[skip:]
-        numbers = {f"latency_p{p}": float(np.percentile(latency, p)) for p in (50, 95, 99)}
+        latency = (answered - self.times)[self._skipped :]
+        ttft = (np.nanmin(first, axis=1) + trip / 2 - self.times)[self._skipped :]
+        numbers = paced | {f"latency_p{p}": float(np.percentile(latency, p)) for p in (50, 95, 99)}
         numbers["ttft_p95"] = float(np.percentile(ttft, 95))
+        if last := window(scenario, records):
+            good = within(scenario.targets, latency, ttft) / len(latency)
+            numbers["goodput"] = good * len(records) / last
         share = min(1.0, busy / float(np.max(answered)))
         strain = f"{self._late(answered)}busiest is a device of {busiest}, {share:.0%}"
         return Sketch(numbers, overload(scenario.workload.arrivals, records), strain)
 
     def _late(self, answered: Floats) -> str:
         """How many queries take longer than they may, and since when."""
-        targets = self.scenario.targets
-        allowed = targets.latency_p95 or targets.latency_p99 or targets.latency_p50
-        late = np.nonzero(answered - self.times > (allowed or inf))[0]
+        allowed = self._allowed
+        late = np.nonzero(answered - self.times > allowed)[0]
         if not len(late):
             return ""
         share, since = len(late) / len(self.times), self.times[late[0]]
         return f"{share:.0%} of the queries take more than {allowed:g} s, the first one after {since:.0f} s; "
+
+    def _where(self, stages: Sequence[Stage], places: Sequence[Placement], written: Floats, ends: Floats) -> str:
+        """What queries that take too long wait for: their last candidate, and then their last score."""
+        whole, scored = np.nanmax(written, axis=1), np.nanmax(ends, axis=1)
+        late = scored - self.times > self._allowed
+        if not late.any():
+            return ""
+        last = np.array([np.nanmax(stage.ends, axis=1)[late] for stage in stages])
+        slowest = who(places[int(np.argmax(np.bincount(np.nanargmax(last, axis=0), minlength=len(places))))])
+        writing, judging = float(np.median((whole - self.times)[late])), float(np.median((scored - whole)[late]))
+        then = f", then {judging:.3g} s for value" if judging > 0 else ""
+        return f"late ones wait {writing:.3g} s for {slowest}{then}"
+
+    @property
+    def _allowed(self) -> float:
+        """The latency that is too long for a query."""
+        targets = self.scenario.targets
+        return targets.latency_p95 or targets.latency_p99 or targets.latency_p50 or inf
 
     def _trip(self) -> float:
         """Seconds there and back between client and council."""

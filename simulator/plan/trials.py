@@ -95,7 +95,7 @@ def badness(name: str, wanted: float, reached: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A point as simulated, and its cost without egress, USD/h."""
+    """A point as simulated, and its cost without egress, USD/h. `where` is where its late queries spend their time."""
 
     point: Point
     metrics: dict[str, Estimate]
@@ -108,6 +108,7 @@ class Evaluation:
     refused: str | None = None
     sketched: bool = False
     strain: str = ""
+    where: str = ""
 
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric].value

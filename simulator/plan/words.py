@@ -64,7 +64,7 @@ def _cost(best: Evaluation) -> str:
     answers = best.metrics.get("usd_per_million_tokens")
     per_million = f", {answers.value:.3g} $/1M answer tokens" if answers else ""
     month = best.usd_per_hour * HOURS_PER_MONTH
-    return f"{best.usd_per_hour:.2f} $/h, {month:,.0f} $/month, {best['usd_per_query']:.2g} $/query{per_million}"
+    return f"{best.usd_per_hour:.2f} $/h, {month:,.0f} $/month, {best['usd_per_query']:.3g} $/query{per_million}"
 
 
 def _reached(plan: Plan) -> str:

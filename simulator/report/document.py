@@ -77,6 +77,8 @@ class Track(_Facts):
     utilisation: tuple[Amount, ...] = ()
     batch: tuple[Amount, ...] = ()
     kv: tuple[Amount, ...] = ()
+    queue: tuple[Amount, ...] = ()
+    watts: tuple[Amount, ...] = ()
 
 
 class Line(_Facts):

@@ -53,8 +53,15 @@ def write(value: float, unit: str = "") -> str:
     return f"{said}{NARROW}{unit}" if unit else said
 
 
+NEVER_NEGATIVE = ("share", "s", "USD", "J", "kWh", "/s")
+
+
 def span(low: float, high: float, unit: str) -> str:
-    """An interval, its unit said once where both ends have the same."""
+    """An interval, its unit said once where both ends have the same; no longer than what it is of can be."""
+    if unit in NEVER_NEGATIVE:
+        low = max(0.0, low)
+    if unit == "share":
+        high = min(1.0, high)
     one, other = write(low, unit), write(high, unit)
     (first, _, name), (second, _, same) = one.partition(NARROW), other.partition(NARROW)
     return f"{first}–{second}{NARROW}{name}".rstrip(NARROW) if name == same else f"{one} – {other}"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from octavo.profiles.latency import LatencyProfile
-from octavo.simulator.report import figures
+from octavo.simulator.report import figures, words
 from octavo.simulator.report.assumptions import assumptions, is_rumour
 from octavo.simulator.report.blocks import Block, Bullets, Code, Page, Section, Table, Text, section, table
 from octavo.simulator.report.document import (
@@ -23,7 +23,7 @@ from octavo.simulator.report.document import (
     Simulation,
     Validation,
 )
-from octavo.simulator.report.numbers import Cell, Number, write
+from octavo.simulator.report.numbers import Cell, Number
 from octavo.simulator.report.picture import COST, Picture
 from octavo.simulator.report.runs import Runs
 from octavo.simulator.report.summary import summary
@@ -113,8 +113,7 @@ def _plan(runs: Runs) -> Section:
 
 def _bought(plan: Planned) -> Iterator[str]:
     """What to buy, why nothing cheaper, and what would change that."""
-    cost = f"{write(plan.plan.usd_per_hour, 'USD')} an hour, {write(plan.plan.usd_per_month, 'USD')} a month"
-    yield f"Buy {plan.plan.fleet}: {cost}."
+    yield words.bought(plan)
     if plan.headroom is not None:
         yield f"Its targets hold up to about {plan.headroom:.3g} times the traffic."
     if plan.next_cheaper:

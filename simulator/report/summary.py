@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from octavo.simulator.report import words
 from octavo.simulator.report.assumptions import is_rumour
 from octavo.simulator.report.blocks import Bullets, Section, Stats, section
-from octavo.simulator.report.document import Compared, Evaluation, Simulation, Validation
+from octavo.simulator.report.document import Compared, Evaluation, Planned, Simulation, Validation
 from octavo.simulator.report.numbers import times, write
 from octavo.simulator.report.picture import COST
 from octavo.simulator.report.roles import ensemble_of, single_of
@@ -21,6 +21,7 @@ def summary(runs: Runs) -> Section:
     told = (
         ("What was run", _run(runs)),
         ("What sixteen inferences buy", (s for e in runs.of(Evaluation) for s in words.gain(e))),
+        ("What to buy", map(words.planned, runs.of(Planned))),
         ("What they cost", _costs(runs)),
         (_AGAINST, _against(runs)),
         ("How far to trust it", _trust(runs)),
@@ -64,7 +65,7 @@ def _trust(runs: Runs) -> Iterator[str]:
 
 def _headline(runs: Runs) -> Stats | None:
     """The ensemble in at most four numbers."""
-    items = [*_gain(runs), *_price(runs), *_error(runs)]
+    items = [*_gain(runs), *_bought(runs), *_price(runs), *_error(runs)]
     return Stats(tuple(items[:4])) if items else None
 
 
@@ -73,6 +74,11 @@ def _gain(runs: Runs) -> Iterator[tuple[str, str, str]]:
         best, one = ensemble_of(evaluation), single_of(evaluation)
         beside = f"{one.label}: {write(one.accuracy.value, 'share')}" if one else f"of {evaluation.queries} queries"
         yield f"right, {best.label}", write(best.accuracy.value, "share"), beside
+
+
+def _bought(runs: Runs) -> Iterator[tuple[str, str, str]]:
+    for plan in runs.of(Planned)[:1]:
+        yield f"an hour, planned, {plan.name}", write(plan.plan.usd_per_hour, "USD"), plan.plan.fleet
 
 
 def _price(runs: Runs) -> Iterator[tuple[str, str, str]]:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from octavo.simulator.report.document import Comparison, Estimate, Evaluation, Line, Measured, Simulation, Validation
+from octavo.simulator.report.document import (
+    Comparison,
+    Estimate,
+    Evaluation,
+    Line,
+    Measured,
+    Planned,
+    Simulation,
+    Validation,
+)
 from octavo.simulator.report.numbers import Number, digits, times, write
 from octavo.simulator.report.picture import COST, Picture, Point
 from octavo.simulator.report.roles import deployable, ensemble_of, inferences, single_of
@@ -23,6 +32,17 @@ def simulated(simulation: Simulation) -> str:
     count = len(simulation.lines) - 1
     beside = f", and {count} baseline{'s' * (count != 1)}" if count else ""
     return f"Scenario “{simulation.name}” was simulated: {described}{beside}."
+
+
+def bought(plan: Planned) -> str:
+    """What a plan says to buy, and what that costs."""
+    cost = f"{write(plan.plan.usd_per_hour, 'USD')} an hour, ${plan.plan.usd_per_month:,.0f} a month"
+    return f"Buy {plan.plan.fleet}: {cost}."
+
+
+def planned(plan: Planned) -> str:
+    """The plan in one sentence of the summary."""
+    return f"The cheapest fleet found for “{plan.name}” within its targets: {bought(plan)[4:]}"
 
 
 def gain(evaluation: Evaluation) -> Iterator[str]:

@@ -115,3 +115,134 @@ def test_a_sparse_config_with_windows_is_understood(checkpoint: Path) -> None:
     assert (model.moe.experts, model.moe.active) == (8, 2)
     assert model.window
     assert (model.window.tokens, model.window.layers) == (128, 2)
+
+
+def config_of(name: str, **more: Any) -> dict[str, Any]:
+    """What the published config.json says, as far as the shape goes."""
+    known: dict[str, dict[str, Any]] = {
+        "gpt-oss-20b": {
+            "model_type": "gpt_oss",
+            "num_hidden_layers": 24,
+            "hidden_size": 2880,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "intermediate_size": 2880,
+            "num_local_experts": 32,
+            "experts_per_token": 4,
+            "sliding_window": 128,
+            "layer_types": ["sliding_attention", "full_attention"] * 12,
+            "quantization_config": {"quant_method": "mxfp4"},
+            "vocab_size": 201088,
+            "max_position_embeddings": 131072,
+        },
+        "gemma-3-27b": {
+            "model_type": "gemma3",
+            "text_config": {
+                "model_type": "gemma3_text",
+                "num_hidden_layers": 62,
+                "hidden_size": 5376,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 16,
+                "head_dim": 128,
+                "intermediate_size": 21504,
+                "sliding_window": 1024,
+            },
+            "vision_config": {"hidden_size": 1152},
+        },
+        "deepseek-v2-lite": {
+            "model_type": "deepseek_v2",
+            "num_hidden_layers": 27,
+            "hidden_size": 2048,
+            "num_attention_heads": 16,
+            "intermediate_size": 10944,
+            "moe_intermediate_size": 1408,
+            "n_routed_experts": 64,
+            "n_shared_experts": 2,
+            "num_experts_per_tok": 6,
+            "first_k_dense_replace": 1,
+            "kv_lora_rank": 512,
+            "q_lora_rank": None,
+            "qk_nope_head_dim": 128,
+            "qk_rope_head_dim": 64,
+            "v_head_dim": 128,
+            "vocab_size": 102400,
+            "max_position_embeddings": 163840,
+        },
+        "llama-4-maverick": {
+            "model_type": "llama4_text",
+            "num_hidden_layers": 48,
+            "hidden_size": 5120,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "intermediate_size": 8192,
+            "intermediate_size_mlp": 16384,
+            "interleave_moe_layer_step": 2,
+            "num_local_experts": 128,
+            "num_experts_per_tok": 1,
+            "attention_chunk_size": 8192,
+            "vocab_size": 202048,
+            "max_position_embeddings": 1048576,
+        },
+        "qwen1.5-moe": {
+            "model_type": "qwen2_moe",
+            "num_hidden_layers": 24,
+            "hidden_size": 2048,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "intermediate_size": 5632,
+            "moe_intermediate_size": 1408,
+            "shared_expert_intermediate_size": 5632,
+            "num_experts": 60,
+            "num_experts_per_tok": 4,
+            "vocab_size": 151936,
+            "max_position_embeddings": 8192,
+        },
+        "falcon-7b": {
+            "model_type": "falcon",
+            "num_hidden_layers": 32,
+            "hidden_size": 4544,
+            "num_attention_heads": 71,
+            "multi_query": True,
+            "vocab_size": 65024,
+            "max_position_embeddings": 2048,
+        },
+    }
+    return known[name] | more
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "kv_elements"),
+    [
+        ("gpt-oss-20b", 20.9, 24 * 2 * 8 * 64),
+        ("gemma-3-27b", 27.0, 62 * 2 * 16 * 128),
+        ("deepseek-v2-lite", 15.7, 27 * 576),
+        ("llama-4-maverick", 400, 48 * 2 * 8 * 128),
+        ("qwen1.5-moe", 14.3, 24 * 2 * 16 * 128),
+        ("falcon-7b", 6.92, 32 * 2 * 64),
+    ],
+)
+def test_a_published_config_has_the_parameters_that_its_makers_say(
+    checkpoint: Path, name: str, billions: float, kv_elements: int
+) -> None:
+    (checkpoint / "config.json").write_text(json.dumps(config_of(name)))
+    model = load_model(str(checkpoint))
+    assert model.parameters / 1e9 == pytest.approx(billions, rel=0.01)
+    assert model.kv_bytes_per_token("bf16") == 2 * kv_elements
+
+
+@pytest.mark.parametrize(("name", "gibibytes"), [("gpt-oss-20b", 12.8), ("gpt-oss-120b", 60.8)])
+def test_experts_that_are_published_in_four_bits_stay_so(name: str, gibibytes: float) -> None:
+    """The model card gives the size of the checkpoints."""
+    assert load_model(name).weight_bytes("bf16") / 2**30 == pytest.approx(gibibytes, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"layer_types": ["linear_attention", "full_attention"]}, {"mamba_d_state": 16}, {"is_encoder_decoder": True}],
+)
+def test_layers_without_keys_and_values_are_refused(checkpoint: Path, change: dict[str, Any]) -> None:
+    (checkpoint / "config.json").write_text(json.dumps(LLAMA | change))
+    with pytest.raises(ConfigError, match="only decoders of attention"):
+        load_model(str(checkpoint))

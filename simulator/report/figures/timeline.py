@@ -26,8 +26,10 @@ class Quantity(NamedTuple):
 
 QUANTITIES = (
     Quantity("utilisation", "busy", "%", 100.0),
+    Quantity("queue", "prompts that wait", "prompts", 1.0),
     Quantity("batch", "batch", "sequences", 1.0),
     Quantity("kv", "KV memory in use", "%", 100.0),
+    Quantity("watts", "power", "W", 1.0),
 )
 
 

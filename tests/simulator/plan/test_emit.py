@@ -12,8 +12,9 @@ import yaml
 from octavo.profiles import ConfigError, load_scenario
 from octavo.profiles.branch import branches_of
 from octavo.profiles.scenario import Scenario
+from octavo.simulator.plan.demand import demand
 from octavo.simulator.plan.emit import kind_of, manifests, serve_config
-from octavo.simulator.plan.load import load_test
+from octavo.simulator.plan.load import load_test, traffic
 
 IMAGE = "registry.example/octavo:1"
 CHANGES = {
@@ -88,3 +89,16 @@ def test_the_load_test_is_a_script(scenario: Scenario, tmp_path: Path) -> None:
     script = tmp_path / "load-test.sh"
     script.write_text(load_test(scenario))
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_bursts_are_replayed_as_they_were_planned_for(tmp_path: Path) -> None:
+    arrivals = "workload.arrivals={kind: gamma, rate: 2, cv: 4}"
+    bursty = load_scenario("single-box", overrides=[arrivals, "workload.queries=50"])
+    (tmp_path / "traffic.jsonl").write_text(traffic(bursty) or "")
+    replayed = f"workload.arrivals={{kind: trace, file: {tmp_path / 'traffic.jsonl'}}}"
+    lengths = ["workload.prompt_tokens={kind: trace}", "workload.answer_tokens={kind: trace}"]
+    again = demand(load_scenario("single-box", overrides=[replayed, *lengths]), 0)
+    drawn = demand(bursty, bursty.seeds[0])
+    assert again.prompts.tolist() == drawn.prompts.tolist()
+    assert "--fixed-schedule" in load_test(bursty)
+    assert traffic(load_scenario("single-box")) is None

@@ -55,14 +55,44 @@ def brute_force(scenario: Scenario, space: Space, most: int) -> float:
             applied = Point(shape, replicas).applied(full)
             result = simulate(applied)
             if not result.missed and not result.overloaded:
-                costs.append(usd_per_hour(applied))
+                costs.append(usd_per_hour(applied, {"watts": result["watts"]}))
     return min(costs)
 
 
-@pytest.mark.parametrize("changes", [(), ("targets.latency_p95=5 s",), ("workload.arrivals.rate=8 /s",)])
+JUDGED = (
+    "ensemble.value={kind: model, model: llama-3.2-1b}",
+    "ensemble.policy={name: ensemble}",
+    "fleet.placement=[{of: experts, tier: cloud, hardware: l4}, {of: value, tier: cloud, hardware: l4}]",
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("targets.latency_p95=5 s",),
+        ("workload.arrivals.rate=8 /s",),
+        ("targets={latency_p95: 10 s, tpot_p95: 22 ms}",),
+        ("targets={latency_p95: 10 s, joules_per_query: 200}",),
+        ("workload.arrivals={kind: gamma, rate: 4, cv: 4}", "seeds=3", "targets={latency_p95: 6 s}"),
+        ("workload.arrivals={kind: diurnal, rate: 5, peak: 1.9, period: 20, peak_at: 10}", "workload.queries=120"),
+        (*JUDGED, "workload.arrivals.rate=4 /s", "targets={latency_p95: 6 s, ttft_p95: 500 ms}"),
+        (*JUDGED, "workload.arrivals.rate=4 /s", "ensemble.deadline=6 s", "targets={availability: 0.97}"),
+        (*JUDGED, "workload.arrivals.rate=5 /s", "fleet.tiers.cloud.basis=owned", "targets={latency_p95: 5 s}"),
+    ],
+)
 def test_on_a_small_grid_the_plan_is_what_brute_force_finds(changes: tuple[str, ...]) -> None:
     scenario = small(*changes)
     assert plan(scenario, space=SPACE, jobs=1).best.usd_per_hour == pytest.approx(brute_force(scenario, SPACE, 3))
+
+
+def test_a_budget_too_small_is_missed_by_the_cheapest_fleet_that_does_else() -> None:
+    scenario = small("targets={latency_p95: 10 s, usd_per_query: 1e-6}")
+    with pytest.raises(Infeasible, match="usd_per_query") as refused:
+        plan(scenario, space=SPACE, jobs=1)
+    assert refused.value.closest
+    free = plan(small(), space=SPACE, jobs=1)
+    assert refused.value.closest.usd_per_hour == free.best.usd_per_hour
 
 
 def test_more_traffic_never_needs_less_cost() -> None:

@@ -68,6 +68,7 @@ def assumed_evaluation(results: list[Result]) -> dict[str, Any]:
             "tokens_per_query": result["tokens_per_query"],
         }
         for key, result in named
+        if "accuracy" in result.metrics  # of a model of which nothing is known a scenario assumes nothing
     ]
     only_here = {"key": "unheard-of", "label": "assumed only", "accuracy": {"value": 0.5}}
     bins = [{"said": 0.25, "right": 0.2, "count": 30}, {"said": 0.75, "right": 0.8, "count": 10}]
