@@ -1,17 +1,22 @@
 """Calibrates the simulator on one load of this machine's own engine, and predicts others: rates, lengths, policies.
 
-`python tests/bench/truth.py measure BUNDLE TASKS FOLDER`, then `... serve BUNDLE TASKS FOLDER NUMBER` for each of LOADS
-and `... table FOLDER` for the table of docs/benchmarks/simulator.md. The pieces are short, since the machine must be
-quiet in each of them: the table says how much longer, and how unevenly, steps took than when they were measured.
+`python tests/bench/truth.py all BUNDLE TASKS FOLDER` does everything unattended and prints the table of
+docs/benchmarks/simulator.md, in some five minutes; `measure`, `serve ... NUMBER` for each of LOADS and `table FOLDER`
+are its pieces. The machine must be quiet: the table says which share of its processors others used during each load,
+how often the kernel took one away from the server, and how much longer, and how unevenly, steps took than when they
+were measured.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from octavo.profiles.latency import read_latency
 from octavo.runtime.core.trace import RunRecord, from_lines, to_lines
@@ -23,6 +28,8 @@ from octavo.simulator.replay import pace, replay
 from octavo.simulator.validate import validate
 
 QUERIES = 400
+QUIET = 0.05
+CORES = os.cpu_count() or 1
 SHOWN = ("ttft_p50", "latency_p50", "latency_p95", "latency_p99", "tpot_p50", "throughput")
 
 
@@ -47,20 +54,58 @@ LOADS = (
 )
 
 
+class Company:
+    """What else ran on the machine since the last look: others' share of its processors, and switches forced on us."""
+
+    def __init__(self) -> None:
+        self.last = self._now()
+
+    def look(self) -> dict[str, float]:
+        before, self.last = self.last, self._now()
+        used, own, total, forced = (now - then for now, then in zip(self.last, before, strict=True))
+        return {
+            "others": max(used - own, 0.0) / max(total, 1e-9),
+            "forced_per_second": forced / max(total, 1e-9) * CORES,
+        }
+
+    @staticmethod
+    def _now() -> tuple[float, float, float, float]:
+        times, own = psutil.cpu_times(), psutil.Process()
+        spent = own.cpu_times()
+        total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        used = total - times.idle - getattr(times, "iowait", 0.0)
+        return used, spent.user + spent.system, total, float(own.num_ctx_switches().involuntary)
+
+
+def everything(bundle: Path, tasks: Path, folder: Path) -> None:
+    """Measure, serve all loads, and print the table. What was measured or served before is kept."""
+    if not (folder / "measure.json").exists():
+        measure(bundle, prompts=tasks, queries=300, seconds=15.0, out=folder)
+    for number, load in enumerate(LOADS):
+        if not (folder / f"load-{number}.jsonl").exists():
+            print(load.name, file=sys.stderr, flush=True)
+            serve(bundle, tasks, folder, number)
+    table(folder)
+
+
 def serve(bundle: Path, tasks: Path, folder: Path, number: int) -> None:
-    """Serve one of the loads and keep its trace."""
+    """Serve one of the loads and keep its trace, and what else ran meanwhile."""
     load, capacity = LOADS[number], json.loads((folder / "measure.json").read_text())["rate"] / LOAD
     texts = [task.prompt for task in read_tasks(tasks)]
     with Octavo.load(bundle, keep_records=True) as octavo:
         options = {"seed": 1, "max_new_tokens": None, "policy": None, **load.options}
+        company = Company()
         real = serve_load(octavo, poisson(texts, load.share * capacity, QUERIES, seed=1), **options)
+        (folder / f"company-{number}.json").write_text(json.dumps(company.look()))
     (folder / f"load-{number}.jsonl").write_text("".join(f"{line}\n" for line in to_lines(real)))
 
 
 def table(folder: Path) -> None:
     """Every load that was served beside what is simulated of it."""
     profiles = [read_latency(path) for path in sorted(folder.glob("latency-*.json"))]
-    print(f"| load | steps, mean | p95 | {' | '.join(SHOWN)} |\n|---|---|---|{'---|' * len(SHOWN)}")
+    head = ("load", "others' CPU", "forced switches /s", "steps, mean", "p95", *SHOWN)
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    alone = True
     for number, load in enumerate(LOADS):
         path = folder / f"load-{number}.jsonl"
         if not path.exists():
@@ -71,11 +116,20 @@ def table(folder: Path) -> None:
         found = validate(real, replay(real, profiles), load.name)
         cells = " | ".join(f"{found[metric].error.value:+.1%}" for metric in SHOWN)
         mean, slowest = pace(real, run, profiles)
-        print(f"| {load.name} | x{mean:.2f} | x{slowest:.2f} | {cells} |")
+        company = json.loads((folder / f"company-{number}.json").read_text())
+        alone &= company["others"] < QUIET
+        about = f"{company['others']:.0%} | {company['forced_per_second']:.0f}"
+        print(f"| {load.name} | {about} | x{mean:.2f} | x{slowest:.2f} | {cells} |")
+    if not alone:
+        print(
+            f"\nThe machine was not alone (over {QUIET:.0%} of its processors were others'): these figures say nothing."
+        )
 
 
 def main() -> None:
     match sys.argv[1:]:
+        case ["all", bundle, tasks, folder]:
+            everything(Path(bundle), Path(tasks), Path(folder))
         case ["measure", bundle, tasks, folder]:
             measure(Path(bundle), prompts=Path(tasks), queries=300, seconds=15.0, out=Path(folder))
         case ["serve", bundle, tasks, folder, number]:
