@@ -126,7 +126,7 @@ def judged(load: Load) -> bool:
     """The table, and whether all of it held; memory is the median of the first and of the last tenth of the looks."""
     tenth = max(1, len(load.sizes) // 10)
     first, last = median(load.sizes[:tenth]), median(load.sizes[-tenth:])
-    shown = ", ".join(f"{median(load.sizes[at : at + tenth]) / 1e6:.1f}" for at in range(0, 10 * tenth, tenth))
+    shown = ", ".join(f"{median(load.sizes[at : at + tenth]) / 1e6:.1f}" for at in range(0, len(load.sizes), tenth))
     print(f"{load.seen}; {load.asked} asked, {load.held_back} held back\nresident MB, tenth by tenth: {shown}")
     return all(
         [
