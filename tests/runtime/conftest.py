@@ -53,14 +53,18 @@ def save_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def save_model(folder: Path, seed: int, head: str = "ForCausalLM", broken: bool = False) -> Path:
-    """A Llama of random weights; a broken one gives NaN."""
+def save_model(
+    folder: Path, seed: int, head: str = "ForCausalLM", broken: bool = False, window: int | None = None
+) -> Path:
+    """A Llama of random weights, or a Mistral with a sliding window; a broken one gives NaN."""
     import torch
     import transformers
 
     torch.manual_seed(seed)
     labels = {"num_labels": 1} if head != "ForCausalLM" else {}
-    model = getattr(transformers, f"Llama{head}")(transformers.LlamaConfig(**SIZES, **labels))
+    kind, windows = ("Mistral", {"sliding_window": window}) if window else ("Llama", {})
+    config = getattr(transformers, f"{kind}Config")(**SIZES, **labels, **windows)
+    model = getattr(transformers, f"{kind}{head}")(config)
     for parameter in model.parameters():
         parameter.data.normal_(0.0 if parameter.ndim > 1 else 1.0, 0.25 if parameter.ndim > 1 else 0.1)
     if broken:
@@ -89,15 +93,23 @@ def save_adapter(base: Path, folder: Path, seed: int, broken: bool = False) -> P
 
 @pytest.fixture(scope="session")
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """make_bundle(experts=2, broken=(), adapters=False, **options of the export): the bundle's folder."""
+    """make_bundle(experts=2, broken=(), adapters=False, window=None, **options of the export): the bundle's folder."""
 
-    def make(experts: int = 2, broken: Sequence[int] = (), adapters: bool = False, **options: Any) -> Path:
+    def make(
+        experts: int = 2,
+        broken: Sequence[int] = (),
+        adapters: bool = False,
+        window: int | None = None,
+        **options: Any,
+    ) -> Path:
         for needed in EXPORT:
             pytest.importorskip(needed, reason="the test bundle is made with octavo[export]")
         from octavo.exporters.export import export_bundle
 
         home = tmp_path_factory.mktemp("bundle")
-        save = partial(save_adapter, save_model(home / "base", 7)) if adapters else save_model
+        save: Any = (
+            partial(save_adapter, save_model(home / "base", 7)) if adapters else partial(save_model, window=window)
+        )
         folders = [save(home / f"expert-{i}", i, broken=i in broken) for i in range(experts)]
         value = save_model(home / "value", 99, "ForSequenceClassification")
         export_bundle(folders, home / "bundle", value=value, verify=False, **options)

@@ -42,15 +42,23 @@ class Bench:
         self.scheduler = Scheduler(self.limits)
         self.queries = 0
 
-    def ask(self, prompt: str, samples: int = 1, tokens: int = 12, number: int = 0, **sampling: Any) -> list[Inference]:
-        """Queue the samples of a prompt, sharing its prefill."""
+    def ask(
+        self,
+        prompt: str,
+        samples: int = 1,
+        tokens: int = 12,
+        number: int = 0,
+        expert: str = "expert-0",
+        **sampling: Any,
+    ) -> list[Inference]:
+        """Queue the samples of a prompt, sharing its prefill; another `expert` is one of the engine's adapters."""
         ids = self.vocabulary.encode(prompt)
         chunk = self.limits.hash_tokens if self.limits.prefix_caching else None
         query = Query(self.queries, len(ids), tokens, prefix_names(ids, chunk))
         self.queries += 1
         stop = sampling.pop("stop", ())
         self.contents.open(Request(query, ids, Sampling(**sampling), seed=7, number=number, stop=stop))
-        group = [Inference(query, "expert-0", sample) for sample in range(samples)]
+        group = [Inference(query, expert, sample) for sample in range(samples)]
         self.scheduler.submit(group)
         return group
 
