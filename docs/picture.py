@@ -15,7 +15,7 @@ COLOURS = {1: "#009E73", 16: "#0072B2"}
 LABELS = {
     "single": ("best expert, once", "start", 4),
     "best_of_n": ("best expert x 16, value model", "end", 4),
-    "majority": ("8 x 2, majority", "end", 4),
+    "majority": ("8 x 2, majority", "end", 22),
     "mean_logprob": ("8 x 2, log-probability", "end", 9),
     "ensemble": ("8 x 2, value model", "start", 7),
     "weighted_vote": ("8 x 2, weighted vote", "start", 7),

@@ -47,7 +47,7 @@ class Reference:
             batch = torch.from_numpy(np.ascontiguousarray(ids))[None]
             if self._head == "logits":
                 return np.asarray(self._model(batch, use_cache=False).logits[0].float().numpy())
-            trunk = self._model.base_model(batch, use_cache=False).last_hidden_state
+            trunk = self._trunk(batch, use_cache=False).last_hidden_state
             scores = np.asarray(self._model.score(trunk)[0].float().numpy())
             return scores if scores.shape[1] == 1 else scores[:, 1:] - scores[:, :1]
 
@@ -55,7 +55,13 @@ class Reference:
         """The last hidden state, normed, of every position of one sequence: [sequence, hidden_size]."""
         with torch.no_grad():
             batch = torch.from_numpy(np.ascontiguousarray(ids))[None]
-            return np.asarray(self._model.base_model(batch, use_cache=False).last_hidden_state[0].float().numpy())
+            return np.asarray(self._trunk(batch, use_cache=False).last_hidden_state[0].float().numpy())
+
+    @property
+    def _trunk(self) -> Any:
+        """The model without its head; where its class names the trunk otherwise than it is, as Gemma 3's does, too."""
+        base = self._model.base_model
+        return base if base is not self._model else self._model.model
 
 
 def _config(folder: Path) -> Any:

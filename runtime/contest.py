@@ -125,10 +125,9 @@ def _tokens(candidates: Candidates, expert: str) -> float:
     return sum(each.new_tokens for each in arrived(candidates, expert)) / len(candidates)
 
 
-def contest(lineup: Sequence[Way], ensemble: Ensemble, candidates: Candidates) -> list[Row]:
-    """Play each way over every task's candidates; ways that need a value model are left out where there is none."""
+def contest(lineup: Sequence[Way], ensemble: Ensemble, candidates: Candidates, *, judged: bool) -> list[Row]:
+    """Play each way over every task's candidates; ways that need values are left out where nothing is `judged`."""
     stores = [store(found) for found in candidates.values()]
-    judged = ensemble.value_model is not None
     return [_row(way, ensemble, stores) for way in lineup if judged or not way.needs_value]
 
 

@@ -220,11 +220,16 @@ class _Run:
     def ensemble(self) -> Ensemble:
         return self.octavo.ensemble
 
+    @property
+    def judged(self) -> bool:
+        """Whether candidates have values: a value model's, or those of a head on the experts' own states."""
+        return self.octavo.manifest.value is not None
+
     def sample(self, stage: str, tasks: Sequence[Task], experts: Sequence[str], samples: range) -> Candidates:
         """Candidates of these experts; `range(1)` of stage greedy is greedy."""
         greedy = stage.startswith("greedy")
         options = self.cold | {"temperature": 0.0} if greedy else self.hot
-        judged = not greedy and self.ensemble.value_model is not None
+        judged = not greedy and self.judged
         told = lambda done: self.progress(stage, done / len(tasks))  # noqa: E731
         policy = sweep(experts, samples, judged=judged)
         return sample(self.octavo, tasks, self.checker, policy, told, self.kept, stage, **options)
@@ -247,8 +252,10 @@ class _Run:
         extra = self.sample("sampling the best expert", self.tasks, [best], more) if more else {}
         sampled = {task: [*found, *extra.get(task, ())] for task, found in crowd.items()}
         lineup = ways(best, count, self.best_of)
-        rows = greedy_rows(greedy, best, f"chosen on {chosen_on}") + contest(lineup, self.ensemble, sampled)
-        if self.ensemble.value_model is not None:
+        rows = greedy_rows(greedy, best, f"chosen on {chosen_on}") + contest(
+            lineup, self.ensemble, sampled, judged=self.judged
+        )
+        if self.judged:
             lineup.append(pruning(crowd, count))
             rows.append(self.live(lineup[-1]))
         rows = self.timed(rows, [Way("single", "", "single", {"expert": best}), *lineup])
@@ -282,7 +289,7 @@ class _Run:
 
     def curves(self, best: str, sampled: Candidates) -> dict[str, list[Point]]:
         """Of the best expert alone, and of all experts."""
-        count, judged = self.ensemble.samples_per_expert, self.ensemble.value_model is not None
+        count, judged = self.ensemble.samples_per_expert, self.judged
         alone = {task: [each for each in found if each.expert == best] for task, found in sampled.items()}
         crowd = {task: [each for each in found if each.sample < count] for task, found in sampled.items()}
         own = self.seconds([([best], n) for n in KS if n <= MOST], judged, alone)
@@ -342,11 +349,11 @@ class _Run:
             {task: [e for e in found if e.expert == expert] for task, found in greedy.items()}, expert, ""
         )
         rows = self.timed(
-            [*first, *contest(lineup, self.ensemble, sampled)],
+            [*first, *contest(lineup, self.ensemble, sampled, judged=self.judged)],
             [Way("single", "", "single", {"expert": expert}), *lineup],
         )
         labels = ["greedy", *(f"x {self.best_of}, {way.label}" for way in lineup)]
-        if self.ensemble.value_model is None:
+        if not self.judged:
             labels.pop(1)
         return [_named(row, name, label) for row, label in zip(rows, labels, strict=True)]
 

@@ -198,7 +198,8 @@ class Octavo:
         - `variants` maps an expert's name to a template with `{prompt}` in it: what that expert reads in place of the
           text (of a conversation: of its last message). Judges read the prompt as it was asked;
         - `max_new_tokens`, cut down to what the context leaves; `stop`, strings that end a candidate;
-        - `seed`: the same seed gives the same candidates, whatever else is asked meanwhile;
+        - `seed`: the same seed gives the same candidates, whatever else is asked meanwhile; `number` tells prompts of
+          one seed apart, as `ask_many` does by their place;
         - `deadline` in seconds: the answer is then chosen among what has arrived;
         - `label`, finds in a text what a vote counts; `verify`, says of a text whether it is right;
         - `ends=False`: end tokens end nothing, every candidate writes its whole budget; before `min_tokens` none does;
@@ -209,18 +210,15 @@ class Octavo:
         Raises ConfigError for a wrong option or a prompt longer than the context, MachineError where no candidate
         arrived.
         """
-        return self.ask_many([prompt], **options)[0]
+        return waited([self.submit(prompt, **options)])[0]
 
     def ask_many(self, prompts: Iterable[Prompt], **options: Any) -> list[Result]:
         """Several prompts at once, batched together; the results are in their order. Options as for `ask`."""
         asked.not_one_text(prompts)
-        futures = [self.submit(prompt, number=number, **options) for number, prompt in enumerate(prompts)]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+        if "number" in options:
+            raise ConfigError("ask_many: number: it is each prompt's place in the list")
+        prepared = [self.prepare(prompt, number=number, **options) for number, prompt in enumerate(prompts)]
+        return waited([self.start(each) for each in prepared])
 
     def submit(self, prompt: Prompt, **options: Any) -> Future[Result]:
         """Ask without waiting; cancelling the future withdraws the query. `number` tells equal seeds apart."""
@@ -477,6 +475,16 @@ class Octavo:
     def _deaths(self, said: str) -> str:
         """Of what models have died, as far as it was not said."""
         return "".join(f"; {reason}" for reason in dict.fromkeys(self.loop.dead.values()) if reason not in said)
+
+
+def waited(futures: Sequence[Future[Result]]) -> list[Result]:
+    """The results of all; where one fails, or the waiting is interrupted, all are withdrawn."""
+    try:
+        return [future.result() for future in futures]
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
 
 
 def filled(template: str, prompt: str | Sequence[Message]) -> str | Sequence[Message]:

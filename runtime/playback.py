@@ -60,7 +60,7 @@ def play(policy: Policy, ensemble: Ensemble, found: Store, number: int = 0) -> P
                 continue
             clock, _, inference = heappop(running)
             tokens += _of(found, inference).new_tokens
-            starting = deliberation.send(_candidate(found, inference))
+            starting = deliberation.send(_candidate(found, inference, headed=ensemble.value_model is None))
     except StopIteration as stop:
         answer: Answer = stop.value
         chosen = _of(found, answer.candidate.inference)
@@ -74,9 +74,11 @@ def _of(found: Store, inference: Inference) -> Sampled:
     return found[inference.model, inference.sample]
 
 
-def _candidate(found: Store, inference: Inference) -> Candidate:
+def _candidate(found: Store, inference: Inference, *, headed: bool) -> Candidate:
+    """Where no model judges, a candidate's value is what its expert's own head said."""
     sampled = _of(found, inference)
-    return Candidate(inference, sampled.new_tokens, sampled.mean_logprob, sampled.answer)
+    value = sampled.value if headed else None
+    return Candidate(inference, sampled.new_tokens, sampled.mean_logprob, sampled.answer, value)
 
 
 def _score(found: Store, judge: Inference) -> Score:

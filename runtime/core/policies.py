@@ -116,14 +116,17 @@ class Tally:
         return self.choose(max(self.eligible, key=lambda candidate: candidate.mean_logprob), reason)
 
     def by_vote(self, weight: Callable[[Candidate], float], reason: str) -> Answer:
-        """The label with the most weight, spoken by its likeliest candidate. Candidates without a label don't vote."""
+        """The label with the most weight, spoken by its likeliest candidate. Candidates without a label don't vote.
+
+        Of labels with equal weight the one with the likeliest speaker wins: not the one that arrived first, which would
+        depend on what else the machine does.
+        """
         self.demand_enough(self.candidates)
         votes = count_votes(self.eligible, weight)
         if not votes:
             return self.by_logprob("no candidate has an answer to vote on; highest mean log-probability")
-        winner = max(votes, key=lambda label: votes[label])
-        speakers = [candidate for candidate in self.eligible if candidate.answer == winner]
-        return self.choose(max(speakers, key=lambda candidate: candidate.mean_logprob), reason)
+        speakers = [candidate for candidate in self.eligible if candidate.answer is not None]
+        return self.choose(max(speakers, key=lambda each: (votes[str(each.answer)], each.mean_logprob)), reason)
 
     def by(self, ranking: Ranking) -> Answer:
         """The answer by one of the rankings that policies offer."""

@@ -111,8 +111,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             partial(save_adapter, save_model(home / "base", 7)) if adapters else partial(save_model, window=window)
         )
         folders = [save(home / f"expert-{i}", i, broken=i in broken) for i in range(experts)]
-        value = save_model(home / "value", 99, "ForSequenceClassification")
-        export_bundle(folders, home / "bundle", value=value, verify=False, **options)
+        options = {"value": save_model(home / "value", 99, "ForSequenceClassification")} | options
+        export_bundle(folders, home / "bundle", verify=False, **options)
         return home / "bundle"
 
     return make

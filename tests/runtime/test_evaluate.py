@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from octavo.runtime.core.query import Candidate, Ensemble, Query
 from octavo.runtime.curves import curve
 from octavo.runtime.datasets import Task, last_number
 from octavo.runtime.evaluate import Comparison, evaluate
+from octavo.runtime.local import Octavo
 from octavo.runtime.playback import play, store
-from octavo.runtime.sampled import Sampled
+from octavo.runtime.sampled import Sampled, sample, sweep
 from octavo.runtime.statistics import Interval, auc, calibration_error, difference, pass_at, reliability, share
 from octavo.runtime.tasks import Checker, load_function, read_tasks
 
@@ -262,6 +264,52 @@ def test_an_evaluation_ends_with_its_table_its_records_and_its_sentences(
     assert {"query", "expert", "sample", "correct", "value", "mean_logprob", "answer", "new_tokens"} <= set(lines[0])
     again = evaluate(bundle, tasks, **options)
     assert [row.right.tolist() for row in again.rows] == [row.right.tolist() for row in found.rows[: len(again.rows)]]
+
+
+REPLAYED: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in ("ensemble", "majority", "weighted_vote", "mean_logprob", "single", "filtered")),
+    ("filtered", {"then": "majority"}),
+    ("best_of_n", {"samples": 4, "by": "value"}),
+    ("cascade", {"accept_at": 0.5}),
+    ("early_exit", {"by": "majority"}),
+]
+
+
+def test_a_policy_played_over_stored_candidates_answers_as_when_it_is_run(bundle: Path) -> None:
+    """But for stopping by value, which takes what arrives first. Texts and labels are short: votes are often tied."""
+    checker = Checker(verify=lambda prompt, text: "a" in text)
+    tasks = [Task(f"t{i}", f"mids {i}:", reference="a") for i in range(8)]
+    label = lambda text: text[:1] or None  # noqa: E731
+    options: dict[str, Any] = {"seed": 5, "max_new_tokens": 4, "temperature": 0.8, "top_k": 4}
+    with Octavo.load(bundle, samples=4) as octavo:
+        everything = sweep(octavo.ensemble.experts, range(4), judged=True)
+        found = sample(octavo, tasks, Checker(checker.verify, label), everything, **options)
+        for name, settings in REPLAYED:
+            for number, task in enumerate(tasks):
+                played = play(policy_named(name, **settings), octavo.ensemble, store(found[task.id]), number)
+                verify = partial(checker.right, task)
+                run = octavo.ask(
+                    task.prompt, policy=name, settings=settings, number=number, label=label, verify=verify, **options
+                )
+                assert played.chosen is not None
+                assert (played.chosen.text, name) == (run.text, name)
+
+
+def test_values_of_a_head_on_the_experts_states_are_played_as_a_value_models_are(
+    make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("safetensors.torch")
+    head = tmp_path / "head"
+    head.mkdir()
+    weight = np.random.default_rng(0).normal(size=(1, 32)).astype(np.float32)
+    torch.save_file({"weight": pytest.importorskip("torch").from_numpy(weight)}, head / "value_head.safetensors")
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text("".join(json.dumps({"prompt": f"mids {i}:", "reference": "a"}) + "\n" for i in range(4)))
+    found = evaluate(make_bundle(2, value=head), tasks, best_of=4, max_new_tokens=6)
+    rows = {row.key: row for row in found.rows}
+    assert {"ensemble", "best_of_n", "early_exit", "cascade", "pruned"} <= set(rows)
+    assert found.judge is not None
+    assert found.curves["ensemble"][-1].accuracy == rows["ensemble"].accuracy
 
 
 def test_an_evaluation_that_was_interrupted_goes_on_with_what_it_had(bundle: Path, tmp_path: Path) -> None:

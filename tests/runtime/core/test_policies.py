@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from octavo.runtime.core.policies import POLICIES, Deliberation, policy_named
@@ -49,6 +51,14 @@ def test_majority_answers_with_the_label_most_candidates_share() -> None:
     answer = answer_of(policy, write(one, -0.1, "x"), write(two, -2, "y"), write(three, -1, "y"), write(four, -3))
     assert answer.candidate.answer == "y"
     assert answer.candidate.inference is three
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_of_labels_with_equal_votes_the_likeliest_wins_whichever_arrived_first(order: tuple[int, ...]) -> None:
+    policy = policy_named("majority")(UNJUDGED, QUERY)
+    asked, logprobs, labels = next(policy), (-3.0, -0.2, -1.0, -2.0), "xyxy"
+    results = [write(each, logprob, label) for each, logprob, label in zip(asked, logprobs, labels, strict=True)]
+    assert answer_of(policy, *(results[place] for place in order)).candidate is results[1]
 
 
 def test_mean_logprob_answers_with_the_likeliest() -> None:
