@@ -15,12 +15,12 @@ COLOURS = {1: "#009E73", 16: "#0072B2"}
 LABELS = {
     "single": ("best expert, once", "start", 4),
     "best_of_n": ("best expert x 16, value model", "end", 4),
-    "majority": ("8 x 2, majority", "end", 22),
+    "majority": ("8 x 2, majority", "start", 10),
     "mean_logprob": ("8 x 2, log-probability", "end", 9),
     "ensemble": ("8 x 2, value model", "start", 7),
     "weighted_vote": ("8 x 2, weighted vote", "start", 7),
     "early_exit": ("8 x 2, stop when sure", "end", 4),
-    "cascade": ("one first, 8 x 2 if unsure", "end", 32),
+    "cascade": ("one first, 8 x 2 if unsure", "end", 23),
     "generalist_single": ("generalist, once", "start", 4),
     "generalist_best_of_n": ("generalist x 16, value model", "end", -4),
 }
