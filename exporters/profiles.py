@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from octavo.profiles.manifest import TensorEntry
 
 ROWS = 16  # one query's candidates decode together
-PROMPTS = 4  # prefilled together
 
 OPTIONS = {
     "trt_engine_cache_enable": "1",
@@ -19,18 +18,16 @@ EP_CONTEXT_OPTIONS = {"trt_dump_ep_context_model": "1", "trt_ep_context_embed_mo
 
 
 def shape_profiles(inputs: Sequence[TensorEntry], cache_length: int) -> dict[str, str]:
-    """ONNX Runtime's `trt_profile_{min,opt,max}_shapes`: a profile for decoding, then one for prefill."""
+    """ONNX Runtime's `trt_profile_{min,opt,max}_shapes`: one profile for all calls, best at decoding.
+
+    Its TensorRT provider builds engines of several profiles, and then runs the first of them only
+    (onnxruntime#31624): one for decodes alone would refuse every prompt.
+    """
     longest = max(2, cache_length)
-    sizes = {
-        "min": ((1, 1), (1, 2)),
-        "opt": ((ROWS, 1), (1, max(2, longest // 4))),
-        "max": ((ROWS, 1), (PROMPTS, longest)),
-    }
+    calls = {"min": (1, 1), "opt": (ROWS, 1), "max": (ROWS, longest)}
     return {
-        f"trt_profile_{bound}_shapes": ",".join(
-            f"{entry.name}:{_shape(entry, batch, sequence)}" for batch, sequence in calls for entry in inputs
-        )
-        for bound, calls in sizes.items()
+        f"trt_profile_{bound}_shapes": ",".join(f"{entry.name}:{_shape(entry, *call)}" for entry in inputs)
+        for bound, call in calls.items()
     }
 
 

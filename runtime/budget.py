@@ -78,7 +78,7 @@ def limits_of(
     """
     affordable = budget // (model.kv.bytes_per_token * BLOCK)
     rows = min(max_rows * experts, MOST_ROWS) if experts > 1 else max_rows
-    rows = min(rows, model.most[0] or rows)
+    rows = min(rows, model.most or rows)
     if not model.device.on_host:
         length = model.kv.max_length if model.fixed_length else context
         rows = max(1, min(rows, budget // (model.kv.bytes_per_token * length) - SPARE_ROW))

@@ -45,7 +45,7 @@ class Prefiller:
         `read` gives a prompt's tokens and adapter, `first_row` the first row that no decoding sequence holds.
         """
         whole = [chunk for chunk in chunks if chunk.start == 0 and chunk.completes]
-        for batch in batches(whole, self._calls.model.most[1]):
+        for batch in batches(whole, self._calls.model.most):
             row = first_row()
             outputs = self._whole(row, [read(chunk.prompt) for chunk in batch])
             for index, chunk in enumerate(batch):

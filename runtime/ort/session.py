@@ -72,11 +72,11 @@ class Model:
         return [output.name for output in self.graph.outputs if not output.name.startswith("present.")]
 
     @property
-    def most(self) -> tuple[int | None, int | None]:
-        """The most rows that decode, and the most prompts computed, in one call; only TensorRT's profiles say."""
+    def most(self) -> int | None:
+        """The most rows in one call; only TensorRT's profile says."""
         shapes = self.graph.trt_profiles.get("trt_profile_max_shapes", "") if self.provider == TENSORRT else ""
         found = [int(part.split(":")[1].split("x")[0]) for part in shapes.split(",") if part.startswith("input_ids:")]
-        return (found[0], found[-1]) if found else (None, None)
+        return found[0] if found else None
 
     @property
     def fixed_length(self) -> bool:
@@ -115,6 +115,8 @@ def open_model(
     if not fitting:
         raise BundleError(f"{bundle}: {name} has no graph for {provider}, only {', '.join(graphs)}")
     graph = graphs[fitting[0].graph]
+    if provider == TENSORRT:
+        demand_one_profile(bundle, graph)
     if provider == TENSORRT and built is None:
         built = find_engines(manifest, graph, fitting[0], device.index)
     chosen = providers(provider, device, built, capture=capture)
@@ -130,6 +132,15 @@ def open_model(
     read = (bundle / fitting[0].model).read_bytes
     fallback = check_assignment(name, session, provider, read, allow_fallback=allow_fallback)
     return Model(name, session, graph, provider, device, fallback, capture)
+
+
+def demand_one_profile(bundle: Path, graph: GraphEntry) -> None:
+    """Raise BundleError where a graph for TensorRT has several shape profiles.
+
+    ONNX Runtime's provider would build them all and run the first only, which was that of decoding.
+    """
+    if graph.trt_profiles.get("trt_profile_min_shapes", "").count("input_ids:") > 1:
+        raise BundleError(f"{bundle}: {graph.name} has several shape profiles, and one would be run; export it again")
 
 
 def session_options(threads: int) -> Any:

@@ -107,22 +107,20 @@ def test_what_cannot_be_tried_is_said_before_anything_is_exported(
     assert not list(tmp_path.iterdir())
 
 
-def test_each_profile_names_every_input_and_its_sizes_are_in_order(make_model: Maker, tmp_path: Path) -> None:
+def test_the_profile_names_every_input_and_its_sizes_are_in_order(make_model: Maker, tmp_path: Path) -> None:
     base = make_model()
     adapters = [make_adapter(base, tmp_path / f"tuned-{seed}", seed) for seed in range(2)]
     for graph in exported(adapters, tmp_path / "b", value=value_model(make_model)).graphs:
-        decode, prefill = shapes(graph.trt_profiles)
-        for profile in (decode, prefill):
-            assert set(profile) == {entry.name for entry in graph.inputs}
-            for entry in graph.inputs:
-                least, usual, most = profile[entry.name]
-                assert len(least) == len(entry.shape)
-                assert all(1 <= low <= middle <= high for low, middle, high in zip(least, usual, most, strict=True))
-                for size, low, high in zip(entry.shape, least, most, strict=True):
-                    assert isinstance(size, str) or low == high == size
-        assert {sizes[2][1] for name, sizes in decode.items() if name == "input_ids"} == {1}
+        (profile,) = shapes(graph.trt_profiles)
+        assert set(profile) == {entry.name for entry in graph.inputs}
+        for entry in graph.inputs:
+            least, usual, most = profile[entry.name]
+            assert len(least) == len(entry.shape)
+            assert all(1 <= low <= middle <= high for low, middle, high in zip(least, usual, most, strict=True))
+            for size, low, high in zip(entry.shape, least, most, strict=True):
+                assert isinstance(size, str) or low == high == size
         assert graph.kv
-        assert prefill["input_ids"][2][1] == graph.kv.max_length
+        assert [sizes[1] for sizes in profile["input_ids"]] == [1, 1, graph.kv.max_length]
 
 
 @installed

@@ -53,9 +53,11 @@ def test_a_bundle_for_tensorrt_says_how_to_build_its_engines(make_model: Maker, 
     graph = export_bundle([make_model()], tmp_path / "b", targets=["tensorrt"], precision="fp16", verify=False).graphs[
         0
     ]
-    assert graph.trt_profiles["trt_profile_max_shapes"].startswith("input_ids:16x1,held:16,logit_positions:16x1,")
-    assert graph.trt_profiles["trt_profile_min_shapes"].count("input_ids:") == 2
-    assert "past_key_values.0.key:4x2x96x16" in graph.trt_profiles["trt_profile_max_shapes"]
+    profiles = {bound: graph.trt_profiles[f"trt_profile_{bound}_shapes"] for bound in ("min", "opt", "max")}
+    assert profiles["max"].startswith("input_ids:16x96,held:16,logit_positions:16x1,")
+    assert profiles["opt"].startswith("input_ids:16x1,held:16,logit_positions:16x1,")
+    assert {each.count("input_ids:") for each in profiles.values()} == {1}, "ONNX Runtime runs the first profile only"
+    assert "past_key_values.0.key:16x2x96x16" in profiles["max"]
     assert graph.trt_options["trt_engine_cache_enable"] == "1"
     assert graph.trt_refit_options["trt_weight_stripped_engine_enable"] == "1"
 

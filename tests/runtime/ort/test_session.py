@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octavo.profiles.errors import ConfigError
+from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import read_manifest
 from octavo.runtime.local import Octavo
 from octavo.runtime.ort.binding import Calls
@@ -16,15 +16,23 @@ from octavo.runtime.ort.cache import Cache
 from octavo.runtime.ort.engines import Engines
 from octavo.runtime.ort.prefill import batches
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT
-from octavo.runtime.ort.session import Device, Model, open_model, providers
+from octavo.runtime.ort.session import Device, Model, demand_one_profile, open_model, providers
 from octavo.runtime.place import demand_recorder
 
 
 def test_tensorrts_profiles_bound_the_rows_of_a_call(bundle: Path) -> None:
-    shapes = {"trt_profile_max_shapes": "input_ids:16x1,held:16,input_ids:4x64,held:4"}
+    shapes = {"trt_profile_max_shapes": "input_ids:16x64,held:16"}
     graph = read_manifest(bundle).graphs[0].model_copy(update={"trt_profiles": shapes})
-    assert Model("m", None, graph, TENSORRT, Device("tensorrt")).most == (16, 4)
-    assert Model("m", None, graph, CPU, Device("cpu")).most == (None, None)
+    assert Model("m", None, graph, TENSORRT, Device("tensorrt")).most == 16
+    assert Model("m", None, graph, CPU, Device("cpu")).most is None
+
+
+def test_a_graph_of_several_profiles_is_refused_since_only_the_first_would_be_run(bundle: Path) -> None:
+    graph = read_manifest(bundle).graphs[0]
+    demand_one_profile(bundle, graph.model_copy(update={"trt_profiles": {"trt_profile_min_shapes": "input_ids:1x1"}}))
+    two = {"trt_profile_min_shapes": "input_ids:1x1,held:1,input_ids:1x2,held:1"}
+    with pytest.raises(BundleError, match="has several shape profiles, and one would be run; export it again"):
+        demand_one_profile(bundle, graph.model_copy(update={"trt_profiles": two}))
 
 
 def test_whole_prompts_are_batched_by_length_and_no_more_than_fit_a_call() -> None:
