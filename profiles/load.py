@@ -59,12 +59,21 @@ def resolve(data: Data, origin: str, folder: Path | None = None) -> Scenario:
     """Plain data as a Scenario: the named profiles read, everything checked, the baselines too."""
     filled, problems = fill(data, origin, folder)
     scenario, wrong = check(Scenario, filled, origin)
-    problems += [line for line in wrong if not problems or not line.startswith(f"{origin}: workload: ")]
+    unread = [line for line in problems if line.startswith(f"{origin}: workload: ")]
+    problems += [line for line in wrong if not (unread and _follows(line, origin))]
     for line in scenario.baselines if scenario else ():
         problems += check(Scenario, _changed(filled, line), f"{origin}: baseline {line.name}")[1]
     if scenario is None or problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
     return scenario
+
+
+def _follows(line: str, origin: str) -> bool:
+    """Whether it is wrong only since the workload that was named could not be found."""
+    about = line.removeprefix(f"{origin}: ")
+    return about.startswith(("workload: ", "workload.from: ")) or (
+        about.startswith("workload.") and ": missing" in about
+    )
 
 
 def vary(scenario: Scenario, change: Mapping[str, Any]) -> Scenario:

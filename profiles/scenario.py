@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from re import fullmatch
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from octavo.profiles.ensemble import Ensemble, Expert, ValueModel
 from octavo.profiles.fact import Entry
@@ -96,6 +99,18 @@ def _seeds(seeds: object) -> object:
     return tuple(seeds) if isinstance(seeds, list) else seeds
 
 
+LATENCY = r"^(auto|roofline|silicon(:(vllm|trtllm|sglang))?|table:.+|layers:.+|fit:.+)$"
+
+
+def _latency(text: str) -> str:
+    if not fullmatch(LATENCY, text):
+        raise ValueError(
+            "must be auto, roofline, table:FILE, layers:FOLDER, fit:NAME, silicon or silicon:FRAMEWORK "
+            "(vllm, trtllm, sglang)"
+        )
+    return text
+
+
 class Scenario(Entry):
     """A resolved scenario: every hardware, model, link and price that it names is in the table of its kind."""
 
@@ -104,9 +119,7 @@ class Scenario(Entry):
     seeds: Annotated[
         tuple[int, ...], Field(min_length=1), BeforeValidator(_seeds, json_schema_input_type=int | tuple[int, ...])
     ] = (0, 1, 2)
-    latency: str = Field(
-        default="auto", pattern=r"^(auto|roofline|silicon(:(vllm|trtllm|sglang))?|table:.+|layers:.+|fit:.+)$"
-    )
+    latency: Annotated[str, AfterValidator(_latency)] = Field(default="auto", json_schema_extra={"pattern": LATENCY})
     ensemble: Ensemble
     fleet: Fleet
     engine: Engine = Engine()
@@ -118,6 +131,13 @@ class Scenario(Entry):
     models: dict[str, Model] = Field(default_factory=dict)
     links: dict[str, Link] = Field(default_factory=dict)
     prices: dict[str, Price] = Field(default_factory=dict)
+
+    @classmethod
+    def load(cls, name: str | Path, overrides: Iterable[str] = ()) -> Scenario:
+        """A built-in scenario or a YAML file, changed as by `--set`. Raises ConfigError with all that is wrong."""
+        from octavo.profiles.load import load_scenario  # which builds scenarios of this class
+
+        return load_scenario(name, overrides)
 
     def expert(self, name: str) -> Expert:
         """The expert of that name. Raises KeyError."""

@@ -14,6 +14,7 @@ import yaml
 
 from octavo.profiles import (
     ConfigError,
+    Scenario,
     add_profile,
     check_profiles,
     list_profiles,
@@ -171,3 +172,24 @@ def test_a_measured_machine_is_added_and_used_by_its_name(own_profiles: Path, tm
     path.write_text(json.dumps({**facts, "steps": []}))
     with pytest.raises(ConfigError, match="steps"):
         add_profile("latency", path, replace=True)
+
+
+def test_a_scenario_loads_itself() -> None:
+    assert Scenario.load("single-box", ["seeds=2"]) == load_scenario("single-box", ["seeds=2"])
+
+
+def test_a_latency_that_is_not_known_is_told_what_is() -> None:
+    with pytest.raises(ConfigError, match=r"latency: 'exact' -> must be auto, roofline, table:FILE, layers:FOLDER"):
+        load_scenario("single-box", ["latency=exact"])
+
+
+def test_a_workload_that_is_not_there_is_one_error_and_hides_no_other() -> None:
+    wrong = ["workload={from: chatt, arrivals: {kind: poisson, rate: 0}}", "engine.max_num_seqs=many"]
+    with pytest.raises(ConfigError) as raised:
+        load_scenario("single-box", wrong)
+    said = [line.split(" -> ")[0].removeprefix("single-box: ") for line in str(raised.value).splitlines()]
+    assert said == [
+        "workload: 'chatt': no such profile in workloads",
+        "engine.max_num_seqs: 'many'",
+        "workload.arrivals.rate: 0",
+    ]
