@@ -126,11 +126,9 @@ def _plain(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _append(stream: BinaryIO, digest: hashlib._Hash, offset: int, array: Array) -> None:
-    gap = b"\0" * (offset - stream.tell())
-    stream.write(gap)
-    array.tofile(stream)
-    digest.update(gap)
-    digest.update(array.reshape(-1).view(np.uint8).data)
+    for data in (b"\0" * (offset - stream.tell()), array.reshape(-1).view(np.uint8).data):
+        stream.write(data)
+        digest.update(data)
 
 
 def external(weight: Weight, place: Place) -> ir.ExternalTensor:
