@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from octavo.exporters.calibrate import calibrate
 from octavo.exporters.checkpoint import stored_tensors
 from octavo.exporters.graph import Graph
 from octavo.exporters.journal import member_key, note_finished, read_finished
@@ -18,6 +19,7 @@ from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import Workshop, companion, copy_companions
 from octavo.exporters.plan import OWN, SHARED, Group, Member, plan, unused_low_rank
 from octavo.exporters.progress import ExportProgress, Stage, silent
+from octavo.exporters.reading import Reading
 from octavo.exporters.rtx import check_build, check_installed
 from octavo.exporters.settings import Lora, Settings
 from octavo.exporters.value import HEAD_NAME, is_head, read_calibration
@@ -28,6 +30,7 @@ from octavo.profiles.manifest import (
     EnsembleDefaults,
     ExpertEntry,
     GraphEntry,
+    KVPrecision,
     Manifest,
     Parity,
     Precision,
@@ -50,6 +53,7 @@ def export_bundle(
     name: str | None = None,
     targets: Sequence[str] = ("cpu",),
     precision: Precision = "fp32",
+    kv: KVPrecision = "model",
     route: str = "auto",
     verify: bool = True,
     parity_text: Path | None = None,
@@ -68,6 +72,7 @@ def export_bundle(
     The bundle appears whole or not at all: it is made in a hidden sibling folder and renamed. An export that was
     interrupted leaves that folder, and the next one keeps the models that it finds finished and intact.
 
+    With `kv="int8"` the KV cache is in int8, by scales that are measured on text (for the target cpu alone).
     `max_length` limits the context (tokens), `top_k` replaces the logits by the k largest, `parity_text` is a file of
     real text to compare each model with its original on. Experts may be PEFT folders: adapters of one base are stacked
     on it, to be picked row by row, or merged into it; `base` overrides the base that they name. With `lora="detect"`,
@@ -84,10 +89,11 @@ def export_bundle(
     if check_build:
         _buildable(targets)
     head = value if value is not None and is_head(value) else None
-    settings = Settings(targets, precision, Outputs(top_k, hidden, head is not None), max_length, lora, base, route)
+    settings = Settings(targets, precision, Outputs(top_k, hidden, head is not None), max_length, lora, base, route, kv)
     progress(ExportProgress("plan", None, 0, 1))
     workshop = Workshop(out, overwrite=overwrite)
-    verifier = _verifier(settings, parity_text) if verify else None
+    reading = Reading(parity_text)
+    verifier = _verifier(settings, reading) if verify else None
     with ExitStack() as stack:
 
         def scratch() -> Path:
@@ -99,7 +105,8 @@ def export_bundle(
         progress(ExportProgress("plan", None, 0, 1, "\n".join(filter(None, told))))
         workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
         try:
-            export = _Export(workshop, settings, verifier, progress, groups, head, check_build, vocabulary.common)
+            parts = workshop, settings, reading, verifier, progress, groups, head, check_build, vocabulary.common
+            export = _Export(*parts)
             return export.run(name or out.name, defaults)
         except OctavoError:
             workshop.discard()
@@ -152,11 +159,11 @@ def _buildable(targets: Sequence[str]) -> None:
     check_installed()
 
 
-def _verifier(settings: Settings, text: Path | None) -> Verifier:
+def _verifier(settings: Settings, reading: Reading) -> Verifier:
     """Imported here: writing a bundle needs neither torch nor transformers, comparing it with its originals does."""
     from octavo.exporters.verify import Verifier
 
-    return Verifier(settings, text)
+    return Verifier(settings, reading)
 
 
 @dataclass(slots=True)
@@ -165,6 +172,7 @@ class _Export:
 
     workshop: Workshop
     settings: Settings
+    reading: Reading
     verifier: Verifier | None
     progress: Callable[[ExportProgress], None]
     groups: list[Group]
@@ -223,7 +231,10 @@ class _Export:
     def finish_member(self, group: Group, member: Member, models: dict[str, bytes]) -> list[Weights]:
         """Write and verify a model, unless an interrupted export had done so."""
         bundle, folder = self.workshop.folder, member.folder
-        key = member_key(member.checkpoint, models, self.settings.precision, self.verifier is not None, self.tokenizer)
+        settled = f"{self.settings.precision} {self.verifier is not None}"
+        if self.settings.kv == "int8":
+            settled += self.reading.digest(group, member)
+        key = member_key(member.checkpoint, models, settled, self.tokenizer)
         weights = read_finished(bundle, folder, key)
         if weights is None:
             shutil.rmtree(bundle / folder, ignore_errors=True)
@@ -240,6 +251,10 @@ class _Export:
         self.workshop.hashes[f"{member.folder}/{OWN}"] = hashed
         for graph in group.graphs:
             (folder / model_name(graph)).write_bytes(models[graph.name])
+        if self.settings.kv == "int8":
+            self.tell("scales", member.folder)
+            calibrate(self.workshop.folder, group, member, self.settings, self.reading.measured(group, member))
+            del self.workshop.hashes[f"{member.folder}/{OWN}"]  # of the file before the scales were in it
         locations = group.locations(member)
         return [
             Weights(graph=graph.name, model=f"{member.folder}/{model_name(graph)}", locations=locations)

@@ -26,7 +26,7 @@ from octavo.exporters.stacked import Stacked
 from octavo.exporters.tensorrt import CACHE_LENGTH, TensorrtLowering
 from octavo.exporters.weights import Layout, Weight
 from octavo.profiles.errors import BundleError
-from octavo.profiles.manifest import GraphEntry, KVLayout, Lowering, Precision, Provider
+from octavo.profiles.manifest import GraphEntry, KVLayout, KVPrecision, Lowering, Precision, Provider
 
 PROVIDERS: dict[Lowering, list[Provider]] = {
     "ort": ["CPUExecutionProvider", "CUDAExecutionProvider"],
@@ -87,7 +87,7 @@ class Graph:
             kv=self.kv,
             route=self.route,
             adapters=[adapter.name for adapter in self.adapters],
-            providers=PROVIDERS[self.lowering],
+            providers=["CPUExecutionProvider"] if self.kv.scales else PROVIDERS[self.lowering],
         )
 
 
@@ -100,25 +100,26 @@ def draw_graph(
     activations: str = "fp32",
     adapters: tuple[Adapter, ...] = (),
     cache_length: int = CACHE_LENGTH,
+    kv: KVPrecision = "model",
 ) -> Graph:
     """Draw a decoder for a target; int8 and int4 weights are multiplied by `activations` of fp32 or fp16.
 
     With `adapters`, each row of a batch names its own. `cache_length` (tokens) is for TensorRT's static
-    cache. Raises BundleError for sparse layers that the precision cannot hold.
+    cache, `kv` for that of the `ort` lowering. Raises BundleError for sparse layers that the precision cannot hold.
     """
     dtype = TYPES.get(precision) or TYPES[activations]
     plain = Blockwise(BITS[precision], dtype, len(decoder.layers)) if precision in BITS else Dense(dtype)
     linear = Stacked(plain, adapters, dtype) if adapters else plain
-    lower = _lowering(fit_heads(decoder)[0], lowering, dtype, cache_length, BITS.get(precision))
+    fitted, bits = fit_heads(decoder)[0], BITS.get(precision)
+    lower: Target = (
+        OrtLowering(fitted, dtype, bits, kv)
+        if lowering == "ort"
+        else TensorrtLowering(fitted, dtype, min(decoder.max_length, cache_length))
+    )
     Drawing(decoder, lower, linear, outputs).draw()
-    kv = lower.finish()
-    return Graph(name, lowering, precision, decoder.head, decoder.vocab_size, lower.net, kv, decoder, outputs, adapters)
-
-
-def _lowering(decoder: Decoder, lowering: Lowering, dtype: ir.DataType, cache_length: int, bits: int | None) -> Target:
-    if lowering == "ort":
-        return OrtLowering(decoder, dtype, bits)
-    return TensorrtLowering(decoder, dtype, min(decoder.max_length, cache_length))
+    cache = lower.finish()
+    about = name, lowering, precision, decoder.head, decoder.vocab_size
+    return Graph(*about, lower.net, cache, decoder, outputs, adapters)
 
 
 def check_tensors(graph: Graph, stored: dict[str, tuple[int, ...]], source: str) -> None:

@@ -41,6 +41,8 @@ def _graph(graph: GraphEntry) -> dict[str, Any]:
     )
     kv = graph.kv
     return graph.model_dump(include=set(kept)) | {
+        "kv_dtype": kv.dtype if kv else None,
+        "kv_scales": kv.scales if kv else None,
         "kv_bytes_per_token": kv.bytes_per_token if kv else None,
         "max_length": kv.max_length if kv else None,
         "outputs": [entry.name for entry in graph.outputs if not entry.name.startswith("present.")],

@@ -23,11 +23,12 @@ class Finished(BaseModel):
     weights: list[Weights]
 
 
-def member_key(
-    checkpoint: Checkpoint, models: dict[str, bytes], precision: str, verified: bool, tokenizer: bytes | None = None
-) -> str:
-    """Equal keys stand for equal exports: the same graphs, and a checkpoint that was not touched in between."""
-    digest = hashlib.sha256(f"{precision} {verified}".encode() + (tokenizer or b""))
+def member_key(checkpoint: Checkpoint, models: dict[str, bytes], settled: str, tokenizer: bytes | None = None) -> str:
+    """Equal keys stand for equal exports: the same graphs, and a checkpoint that was not touched in between.
+
+    `settled` is what else decides: in words, whether parity was asked for, the text that scales come from.
+    """
+    digest = hashlib.sha256(settled.encode() + (tokenizer or b""))
     for model in models.values():
         digest.update(model)
     origin = checkpoint.base or checkpoint.folder

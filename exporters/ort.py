@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from octavo.exporters.fewbits import quantized_mixture
+from octavo.exporters.kv import PARTS, scale_weight
 from octavo.exporters.linear import Dense, Matrix
 from octavo.exporters.mixture import Mixture, fused_mixture
 from octavo.exporters.net import MICROSOFT, Net
 from octavo.exporters.rope import cos_sin
 from octavo.exporters.spec import Decoder, Layer, Rotary
-from octavo.profiles.manifest import KVLayout
+from octavo.profiles.manifest import KVLayout, KVPrecision
 
 OPSET = 23
+QUANTIZED: dict[str, Any] = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
 
 
 class OrtLowering:
     """GroupQueryAttention over a cache that is updated in place, and skip-RMS norms.
 
-    The experts of sparse layers are stored in `sparse_bits` (8 or 4), or in `dtype`.
+    The experts of sparse layers are stored in `sparse_bits` (8 or 4), or in `dtype`; the cache in `dtype` or in int8.
     """
 
-    def __init__(self, decoder: Decoder, dtype: ir.DataType, sparse_bits: int | None = None):
+    def __init__(self, decoder: Decoder, dtype: ir.DataType, sparse_bits: int | None = None, kv: KVPrecision = "model"):
         self.net = Net("decoder", OPSET)
         self.dtype = dtype
         self._sparse_bits = sparse_bits
+        self._quantized = kv == "int8"
+        self._stored = ir.DataType.INT8 if self._quantized else dtype
         self._decoder = decoder
         self.input_ids = self.net.input("input_ids", ir.DataType.INT64, ["batch", "sequence"])
         lengths = self.net.input("lengths", ir.DataType.INT32, ["batch"])
@@ -39,7 +44,7 @@ class OrtLowering:
         self._presents: list[ir.Value] = []
         self._cache: list[int | str] = ["batch", decoder.kv_heads, "cache_length", decoder.head_dim]
         for name in self._cache_names("past_key_values"):
-            self.net.input(name, dtype, self._cache)
+            self.net.input(name, self._stored, self._cache)
 
     def norm(self, x: ir.Value, weight: ir.Value, epsilon: float | None = None) -> ir.Value:
         return self.net.op("RMSNormalization", x, weight, axis=-1, epsilon=epsilon or self._decoder.norm_epsilon)
@@ -60,6 +65,7 @@ class OrtLowering:
         attended, *present = self.net.ops(
             "GroupQueryAttention",
             *(q, k, v, past_key, past_value, self._seqlens, self._total, *self._table(layer.rotary)),
+            *self._scales(index),
             outputs=3,
             domain=MICROSOFT,
             num_heads=self._decoder.heads,
@@ -68,6 +74,7 @@ class OrtLowering:
             softcap=self._decoder.attention_cap or 0.0,
             local_window_size=layer.window if layer.window else -1,
             do_rotary=1,
+            **QUANTIZED if self._quantized else {},
         )
         self._presents += present
         return attended
@@ -85,16 +92,24 @@ class OrtLowering:
 
     def finish(self) -> KVLayout:
         for value, name in zip(self._presents, self._cache_names("present"), strict=True):
-            self.net.output(value, name, self.dtype, self._cache)
+            self.net.output(value, name, self._stored, self._cache)
         decoder = self._decoder
         return KVLayout(
             layers=len(decoder.layers),
             kv_heads=decoder.kv_heads,
             head_dim=decoder.head_dim,
-            dtype=str(self.dtype.numpy()),
+            dtype=str(self._stored.numpy()),
             shared_buffer=True,
             max_length=decoder.max_length,
+            scales="channel" if self._quantized else None,
         )
+
+    def _scales(self, index: int) -> list[ir.Value | None]:
+        """What follows the rotary tables: no positions, bias or sinks, then the scales of keys and of values."""
+        if not self._quantized:
+            return []
+        shape = self._decoder.kv_heads, self._decoder.head_dim
+        return [None, None, None, *(self.net.weight(scale_weight(index, part, *shape)) for part in PARTS)]
 
     def _table(self, rotary: Rotary) -> tuple[ir.Value, ir.Value]:
         if rotary not in self._tables:
@@ -102,4 +117,4 @@ class OrtLowering:
         return self._tables[rotary]
 
     def _cache_names(self, stem: str) -> Sequence[str]:
-        return [f"{stem}.{index}.{part}" for index in range(len(self._decoder.layers)) for part in ("key", "value")]
+        return [f"{stem}.{index}.{part}" for index in range(len(self._decoder.layers)) for part in PARTS]

@@ -14,7 +14,7 @@ from octavo.exporters.checkpoint import Array
 from octavo.exporters.player import Player, Told, greedy, play
 from octavo.exporters.reference import Reference
 from octavo.profiles.errors import GateError
-from octavo.profiles.manifest import Parity, Precision
+from octavo.profiles.manifest import KVPrecision, Parity, Precision
 
 LEAST = 1e-3  # probability of all other tokens together; below it, its logarithm is rounding
 AT_ONCE = 16  # positions
@@ -22,8 +22,9 @@ AT_ONCE = 16  # positions
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What a precision may cost. `logit` is relative to the largest logit; `kl` in nats; `margin` in logits."""
+    """What `name` may cost. `logit` is relative to the largest logit; `kl` in nats; `margin` in logits."""
 
+    name: str
     logit: float
     kl: float
     margin: float
@@ -31,12 +32,27 @@ class Tolerance:
 
 
 TOLERANCES: dict[Precision, Tolerance] = {
-    "fp32": Tolerance(logit=2e-4, kl=1e-7, margin=1e-3, agreement=1.0),
-    "fp16": Tolerance(logit=0.05, kl=1e-4, margin=0.05, agreement=0.999),
-    "bf16": Tolerance(logit=0.25, kl=2e-3, margin=0.3, agreement=0.99),
-    "int8": Tolerance(logit=0.25, kl=2e-3, margin=0.3, agreement=0.99),
-    "int4": Tolerance(logit=1.0, kl=5e-2, margin=1.0, agreement=0.95),
+    "fp32": Tolerance("fp32", logit=2e-4, kl=1e-7, margin=1e-3, agreement=1.0),
+    "fp16": Tolerance("fp16", logit=0.05, kl=1e-4, margin=0.05, agreement=0.999),
+    "bf16": Tolerance("bf16", logit=0.25, kl=2e-3, margin=0.3, agreement=0.99),
+    "int8": Tolerance("int8", logit=0.25, kl=2e-3, margin=0.3, agreement=0.99),
+    "int4": Tolerance("int4", logit=1.0, kl=5e-2, margin=1.0, agreement=0.95),
 }
+INT8_KV = Tolerance("KV in int8", logit=0.25, kl=2e-3, margin=0.3, agreement=0.99)  # eight bits, as of weights
+
+
+def tolerance_of(precision: Precision, kv: KVPrecision) -> Tolerance:
+    """Of weights in a precision beside a cache of its own or in int8: of each figure the larger, they do not add up."""
+    weights = TOLERANCES[precision]
+    if kv == "model":
+        return weights
+    return Tolerance(
+        f"{precision}, {INT8_KV.name}",
+        logit=max(weights.logit, INT8_KV.logit),
+        kl=max(weights.kl, INT8_KV.kl),
+        margin=max(weights.margin, INT8_KV.margin),
+        agreement=min(weights.agreement, INT8_KV.agreement),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +117,9 @@ def greedy_equal(reference: Reference, task: Task, written: Array, margin: float
     return not len(different) or bool(_lead(outputs)[different[0]] < margin)
 
 
-def measure(played: Played, original: Original, equal: bool | None, precision: Precision) -> Parity:
+def measure(played: Played, original: Original, equal: bool | None, tolerance: Tolerance) -> Parity:
     """Compare what an exported model said with what the original said; `equal` is of their greedy continuations."""
-    tolerance, told, whole = TOLERANCES[precision], played.told, original.outputs
+    told, whole = played.told, original.outputs
     theirs, mine = _comparable(whole, told)
     error, judged = float(np.abs(theirs - mine).max()), _score_error(original, told)
     same = _choice(whole) == (told["top_ids"][:, 0] if "top_ids" in told else _choice(mine))
@@ -154,12 +170,11 @@ def _score_error(original: Original, told: Told) -> float | None:
     return None if original.scores is None else float(np.abs(original.scores - told["score_logit"]).max())
 
 
-def gate(name: str, precision: Precision, parity: Parity) -> None:
+def gate(name: str, limits: Tolerance, parity: Parity) -> None:
     """Raise GateError with the figures when a model is too far from its original."""
     if not parity.passed:
-        limits = TOLERANCES[precision]
         raise GateError(
-            f"{name}: parity failed at {precision}: max |dlogit| {parity.max_abs_error:.2g} (at most {limits.logit:g}"
+            f"{name}: parity failed at {limits.name}: max |dlogit| {parity.max_abs_error:.2g} (at most {limits.logit:g}"
             f" of the largest logit), mean KL {parity.mean_kl:.2g} (at most {limits.kl:g}), top-1 agreement with margin"
             f" {parity.top1_agreement_with_margin:.4f} (at least {limits.agreement:g}), greedy equal:"
             f" {parity.greedy_equal}; no bundle was written"

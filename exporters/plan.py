@@ -192,6 +192,7 @@ def _group(draft: _Draft, index: int, settings: Settings) -> Group:
             settings.activations,
             adapters,
             settings.max_length or CACHE_LENGTH,
+            settings.kv,
         )
         for lowering in settings.lowerings
     )
@@ -231,4 +232,5 @@ def _laid_out(graphs: tuple[Graph, ...], members: Sequence[Member]) -> Group:
 
 def _graph_name(head: Head, index: int, lowering: str, settings: Settings) -> str:
     stem = ("value" if head == "score" else "decoder") + (f"-{index + 1}" if index else "")
-    return f"{stem}-{lowering}-{settings.precision}"
+    kv = "-kv-int8" if settings.kv == "int8" else ""
+    return f"{stem}-{lowering}-{settings.precision}{kv}"

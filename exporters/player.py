@@ -13,6 +13,8 @@ from octavo.exporters.checkpoint import Array
 from octavo.exporters.opening import open_session
 from octavo.profiles.manifest import GraphEntry, Weights
 
+SMALL = 50_000_000  # parameters; below it, threads cost more than they bring
+
 
 class Player:
     """One open graph with a cache of its own: [2 * layers, rows, kv_heads, length, head_dim]."""
@@ -35,7 +37,7 @@ class Player:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_prepacking", "1")  # a packed copy would double the memory
         self._session = open_session(bundle, weights, options, ["CPUExecutionProvider"])
-        self._adapter = adapter
+        self.adapter = adapter
         self._output = graph.outputs[0].name
         self._others = [output.name for output in graph.outputs[1:] if not output.name.startswith("present.")]
         self._inputs = {entry.name for entry in graph.inputs}
@@ -47,7 +49,7 @@ class Player:
         """One call on a slice of the cache's rows; returns the first output, [rows, picks, ...]."""
         feeds: dict[str, Any] = {
             "input_ids": np.ascontiguousarray(ids, np.int64),
-            "adapter_ids": np.zeros(len(ids), np.int64) + self._adapter,
+            "adapter_ids": np.zeros(len(ids), np.int64) + self.adapter,
             "held": np.ascontiguousarray(held, np.int64),
             "lengths": np.ascontiguousarray(lengths, np.int32),
             "total_length": np.array([total], np.int32),

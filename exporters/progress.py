@@ -7,7 +7,7 @@ from typing import Literal
 
 from octavo.profiles.manifest import Parity
 
-Stage = Literal["plan", "graph", "weights", "reference", "parity", "build", "files", "done"]
+Stage = Literal["plan", "graph", "weights", "scales", "reference", "parity", "build", "files", "done"]
 
 
 @dataclass(frozen=True, slots=True)

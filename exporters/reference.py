@@ -16,11 +16,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from octavo.exporters.checkpoint import Array, open_checkpoint, read_json
 from octavo.exporters.dialect import older
+from octavo.exporters.player import SMALL
 from octavo.exporters.spec import Head
 from octavo.exporters.wrapper import is_wrapper, language_config, language_model
 from octavo.profiles.errors import BundleError
-
-SMALL = 50_000_000  # parameters; below it, threads cost more than they bring
 
 
 class Reference:

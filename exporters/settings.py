@@ -9,7 +9,7 @@ from typing import Literal
 
 from octavo.exporters.outputs import Outputs
 from octavo.profiles.errors import ConfigError
-from octavo.profiles.manifest import Lowering, Precision
+from octavo.profiles.manifest import KVPrecision, Lowering, Precision
 
 LOWERINGS: dict[str, Lowering] = {"cpu": "ort", "cuda": "ort", "tensorrt": "tensorrt"}
 Lora = Literal["stacked", "merged", "detect"]
@@ -27,6 +27,7 @@ class Settings:
     lora: Lora = "stacked"
     base: Path | None = None
     route: str = "auto"
+    kv: KVPrecision = "model"
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.targets) - set(LOWERINGS))
@@ -45,6 +46,9 @@ class Settings:
             raise ConfigError(
                 "precision bf16: the CPU provider has no bfloat16 kernels; choose fp32, fp16, int8 or int4"
             )
+        if self.kv == "int8" and (set(self.targets) != {"cpu"} or self.route == "optimum"):
+            what = "route optimum" if self.route == "optimum" else f"target {', '.join(self.targets)}"
+            raise ConfigError(f"kv int8: proven of native graphs on the cpu alone, not of {what}; leave it out")
 
     @property
     def activations(self) -> str:
@@ -64,4 +68,6 @@ class Settings:
             return f"Optimum cannot trace {model_type!r} models with a cache either"
         if self.precision != "fp32" or self.lowerings != ["ort"] or self.outputs != Outputs():
             return "Optimum could trace it, but only with all logits, in fp32 and for the targets cpu and cuda"
+        if self.kv != "model":
+            return "Optimum could trace it, but not with its KV cache in int8"
         return ""

@@ -14,7 +14,7 @@ def shared_weights(weights: Iterable[Weight], checkpoints: Sequence[Checkpoint])
     """Names of the weights that are equal in all checkpoints; none when there is one checkpoint."""
     if len(checkpoints) < 2:
         return set()
-    large = [weight for weight in weights if weight.bytes >= SMALLEST]
+    large = [weight for weight in weights if weight.sources and weight.bytes >= SMALLEST]
     return {weight.name for weight in large if all(_equal(source, checkpoints) for source in weight.sources)}
 
 

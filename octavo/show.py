@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from octavo.simulator.result import Result as Simulation
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+KVPrecision: TypeAlias = Literal["model", "int8"]
 
 
 def choice(key: str, value: str, choices: object) -> Any:
@@ -52,7 +53,10 @@ def manifest(bundle: Manifest, folder: Path, surveyed: Sequence[Surveyed] = (), 
     columns = ("model", "type", "graph", "max |dlogit|", "mean KL", "top-1", "greedy equal")
     terminal.show(terminal.table("", columns, rows, left=3))
     for graph in bundle.graphs:
-        kv = f", {size(graph.kv.bytes_per_token)} of KV per token, context {graph.kv.max_length}" if graph.kv else ""
+        kv = ""
+        if graph.kv:
+            stored = f" in {graph.kv.dtype}" if graph.kv.scales else ""
+            kv = f", {size(graph.kv.bytes_per_token)} of KV per token{stored}, context {graph.kv.max_length}"
         runs_on = ", ".join(p.removesuffix("ExecutionProvider") for p in graph.providers)
         terminal.say(f"graph {graph.name}: {graph.precision}, opset {graph.opset}, for {runs_on}{kv}")
         if built := graph.build:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octavo.profiles.errors import ConfigError
+from octavo.profiles.quantity import Precision
 
 
 class _Facts(BaseModel):
@@ -53,6 +54,7 @@ class LatencyProfile(_Facts):
     query_overhead: float = Field(default=0.0, ge=0)
     weight_bytes: int = Field(default=0, ge=0)
     kv_bytes_per_token: int = Field(default=0, ge=0)
+    kv_precision: Precision | None = Field(default=None, description="of what the cache holds, where it is known")
     peak_memory_bytes: int = Field(default=0, ge=0)
     watts: float | None = Field(default=None, description="mean power meanwhile, where the machine says")
     coefficients: dict[str, float] = Field(default_factory=dict, description="of a fit over these steps, in seconds")

@@ -16,6 +16,9 @@ SCHEMA_VERSION = 1
 Lowering = Literal["ort", "tensorrt"]
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+KVPrecision = Literal["model", "int8"]
+Stored = Literal["fp32", "fp16", "bf16", "int8"]
+STORED: dict[str, Stored] = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 
 
 class _Entry(BaseModel):
@@ -55,6 +58,14 @@ class KVLayout(_Entry):
     dtype: str
     shared_buffer: bool = Field(description="past and present may be the same memory")
     max_length: int = Field(gt=0, description="tokens; the model's context limit")
+    scales: Literal["channel"] | None = Field(
+        default=None, description="of a cache in int8: one factor per head and channel, among each expert's weights"
+    )
+
+    @property
+    def precision(self) -> Stored:
+        """What a scenario calls `engine.kv_precision`."""
+        return STORED[self.dtype]
 
     @property
     def bytes_per_token(self) -> int:

@@ -188,6 +188,7 @@ def _profile(
         query_overhead=beside.per_query,
         weight_bytes=sum(files[path] for path in set(entry.weights[0].locations.values())),
         kv_bytes_per_token=graph.kv.bytes_per_token if graph.kv else 0,
+        kv_precision=graph.kv.precision if graph.kv else None,
         peak_memory_bytes=psutil.Process().memory_info().rss,
         watts=watts,
         coefficients=fit.coefficients,

@@ -24,6 +24,7 @@ from octavo.simulator.cost import bill, dynamic_joules, watts
 from octavo.simulator.device import Device
 from octavo.simulator.fleet import Fleet, build
 from octavo.simulator.independent import Independent, is_independent
+from octavo.simulator.latency.choose import other_cache
 from octavo.simulator.load import draw
 from octavo.simulator.metrics import Sample, estimates, mean_costs, sample, window
 from octavo.simulator.network import CLIENT, Network
@@ -305,7 +306,7 @@ def _notes(scenario: Scenario, runs: list[Kept]) -> tuple[str, ...]:
     notes += [f"{kind}: {count} in {len(runs)} runs" for kind, count in sorted(happened.items())]
     used = [scenario.model_of(expert.name) for expert in scenario.ensemble.experts]
     rumours = sorted({model.name for model in used if model and model.rumour})
-    notes += [first] if (first := runs[0].unsaid) else []
+    notes += [said for said in (runs[0].unsaid, other_cache(scenario)) if said]
     return (*notes, *(f"{name} is a rumour" for name in rumours))
 
 

@@ -10,7 +10,7 @@ import typer
 from octavo import show, terminal
 from octavo.options import Json
 from octavo.profiles.errors import ConfigError
-from octavo.show import Precision
+from octavo.show import KVPrecision, Precision
 
 if TYPE_CHECKING:
     from octavo.exporters.progress import ExportProgress
@@ -25,6 +25,7 @@ def export(
     name: Annotated[str | None, typer.Option(help="The bundle's name; the folder's by default.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="cpu, cuda or tensorrt; may be given several times.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or int4.")] = "fp32",
+    kv: Annotated[str, typer.Option(help="The KV cache: as the model computes it (model), or int8.")] = "model",
     route: Annotated[str, typer.Option(help="native, optimum, or auto.")] = "auto",
     parity_text: Annotated[Path | None, typer.Option(help="Real text for the parity check.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Give the k largest logits instead of all.", min=1)] = None,
@@ -74,6 +75,7 @@ def export(
             name=name,
             targets=target or ["cpu"],
             precision=show.choice("precision", precision, Precision),
+            kv=show.choice("kv", kv, KVPrecision),
             route=route,
             verify=verify,
             parity_text=parity_text,

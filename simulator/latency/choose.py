@@ -48,6 +48,16 @@ def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int =
     return Silicon(placement.hardware, framework, *shape[1:], *sharded, lora_rank, adapters, host, error)
 
 
+def other_cache(scenario: Scenario) -> str | None:
+    """What to say of a measured table whose KV is not what the scenario counts its memory in."""
+    kind, _, argument = scenario.latency.partition(":")
+    measured = _read(argument).kv_precision if kind == "table" else None
+    if measured in (None, scenario.engine.kv_precision):
+        return None
+    counted = f"memory is counted with KV in {scenario.engine.kv_precision} (engine.kv_precision)"
+    return f"{scenario.latency} was measured with KV in {measured}, {counted}"
+
+
 @lru_cache(maxsize=32)
 def _read(file: str) -> LatencyProfile:
     own = named("latency").get(file)

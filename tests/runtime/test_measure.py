@@ -107,6 +107,7 @@ def test_a_measurement_writes_profiles_and_a_trace_that_can_be_read(bundle: Path
     decoder, judge = (read_latency(next(out.glob(f"latency-*-{kind}.json"))) for kind in ("decoder", "judge"))
     assert (decoder.kind, judge.kind) == ("decoder", "judge")
     assert decoder.weight_bytes > 0
+    assert decoder.kv_precision == "fp32"
     assert (out / f"latency-{slug(decoder.hardware)}-decoder.json").is_file()
     assert decoder.concurrent == len(set(found.trace[0].devices))  # type: ignore[union-attr]
     trace = list(from_lines((out / "trace.jsonl").read_text().splitlines()))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octavo.profiles import load_hardware, load_model
+from octavo.profiles import load_hardware, load_model, load_scenario
 from octavo.profiles.latency import LatencyProfile, StepTime
 from octavo.runtime.core.scheduler import Chunk, Prompt
 from octavo.simulator.latency import Coefficients, LatencyModel, Physics, Table, roofline
+from octavo.simulator.latency.choose import other_cache
 from octavo.simulator.latency.fit import closed_loop_tpot, fit_coefficients
 from octavo.simulator.latency.model import leap_seconds, leap_steps
 from octavo.simulator.latency.physics import BEND
+from octavo.simulator.run import simulate
 
 
 def chunk(tokens: int, start: int = 0, whole: int | None = None) -> Chunk:
@@ -141,3 +144,15 @@ def test_tensor_parallel_devices_are_faster_but_not_by_their_number() -> None:
     one, four = (roofline(load_hardware("h100-sxm"), load_model("llama-3.1-70b"), tensor_parallel=n) for n in (1, 4))
     ratio = one.decode(8, 8000).seconds / four.decode(8, 8000).seconds
     assert 1.5 < ratio < 4
+
+
+def test_a_table_that_was_measured_over_another_kind_of_cache_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "measured.json"
+    path.write_text(profile().model_copy(update={"kv_precision": "int8"}).model_dump_json())
+    asked = [f"latency=table:{path}", "workload.queries=20"]
+    other, same = (load_scenario("single-box", [*asked, f"engine.kv_precision={kv}"]) for kv in ("bf16", "int8"))
+    said = other_cache(other)
+    assert said is not None
+    assert said.endswith("measured with KV in int8, memory is counted with KV in bf16 (engine.kv_precision)")
+    assert said in simulate(other).notes
+    assert other_cache(same) is None
