@@ -162,7 +162,10 @@ def _engine(path: Path) -> Engine:
         "kv_precision": _precision(asked.get("kv_cache_dtype")),
     }
     known = {key: value for key, value in settings.items() if value is not None}
-    return Engine(known, asked.get("tensor_parallel_size"), meta.get("model"), device)
+    degrees = {"tensor_parallel": "tensor", "pipeline_parallel": "pipeline", "replicas": "data"}
+    spread = {**(resolved.get("parallel_config") or {}), **asked}
+    sizes = {key: spread.get(f"{name}_parallel_size") for key, name in degrees.items()}
+    return Engine(known, {key: size for key, size in sizes.items() if size}, meta.get("model"), device)
 
 
 def _precision(name: str | None) -> str | None:

@@ -33,10 +33,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Settings of the server by their keys in a scenario, and what it says of its model and device."""
+    """Settings of the server and its placement by their keys in a scenario, and what it calls its model and device."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
-    tensor_parallel: int | None = None
+    placement: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
     device: str | None = None
 

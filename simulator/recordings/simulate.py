@@ -17,9 +17,7 @@ from octavo.simulator.run import prepare
 def changes(served: Served) -> list[str]:
     """What the recording says of its engine, as a scenario is changed by `--set`."""
     found = [f"engine.{key}={json.dumps(value)}" for key, value in served.engine.settings.items()]
-    if served.engine.tensor_parallel:
-        found.append(f"fleet.placement.0.tensor_parallel={served.engine.tensor_parallel}")
-    return found
+    return found + [f"fleet.placement.0.{key}={value}" for key, value in served.engine.placement.items()]
 
 
 def simulate_served(scenario: Scenario, served: Served) -> list[Record]:

@@ -28,7 +28,13 @@ def llmservingsim(folder: Path) -> Path:
     (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     meta = {
         "model": "meta-llama/Llama-3.1-8B",
-        "engine_kwargs": {"tensor_parallel_size": 2, "max_num_seqs": 8, "max_num_batched_tokens": 512, "dtype": "half"},
+        "engine_kwargs": {
+            "tensor_parallel_size": 2,
+            "data_parallel_size": 3,
+            "max_num_seqs": 8,
+            "max_num_batched_tokens": 512,
+            "dtype": "half",
+        },
         "kv_cache": {"num_gpu_blocks": 1234, "block_size": 32, "enable_prefix_caching": False},
         "hardware": {"device_name": "NVIDIA GeForce RTX 3090"},
     }
@@ -102,7 +108,8 @@ def test_the_engine_that_served_is_the_engine_that_is_simulated(tmp_path: Path) 
     engine = scenario.engine
     assert (engine.kv_blocks, engine.block_size, engine.max_num_seqs) == (1234, 32, 8)
     assert (engine.max_num_batched_tokens, engine.prefix_caching, engine.precision) == (512, False, "fp16")
-    assert scenario.fleet.placement[0].tensor_parallel == 2
+    place = scenario.fleet.placement[0]
+    assert (place.tensor_parallel, place.pipeline_parallel, place.replicas) == (2, 1, 3)
     assert doubts(scenario, served) == ["the recording's device is NVIDIA GeForce RTX 3090, the scenario's rtx-4090"]
 
 
