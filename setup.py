@@ -6,6 +6,9 @@ a stamp then says of which text (octavo/compiled.py).
 
 import os
 import runpy
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -26,7 +29,13 @@ HASHES = {f"{name}.py": FORMS["digest"](Path(f"{name}.py")) for name in HOT}
 def compiled() -> list[Extension]:
     if os.environ.get("OCTAVO_COMPILE") != "1":
         return []
-    from mypyc.build import mypycify
+    try:
+        from mypyc.build import mypycify
+    except ImportError:
+        sys.exit("OCTAVO_COMPILE=1 needs mypy here: `pip install mypy`, and --no-build-isolation where pip builds.")
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC")
+    if compiler and not shutil.which(compiler.split()[0]):
+        sys.exit(f"OCTAVO_COMPILE=1 needs a C compiler, and there is no {compiler.split()[0]} (CC names another).")
 
     # Seen through .typing, where the modules have their import names. Without mypy's cache: from there mypyc 2.4 reads
     # classes without saying which of their attributes may be undefined, and stops after an edit.

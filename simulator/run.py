@@ -59,13 +59,17 @@ class Run:
 
 @dataclass(slots=True)
 class Kept:
-    """What a result needs of a run: little beside its sample, so that it can come from another process."""
+    """What a result needs of a run: little beside its sample, so that it can come from another process.
+
+    `reasons` holds that of the first query of each outcome.
+    """
 
     sample: Sample
     devices: dict[tuple[str, str], float]
     operations: dict[str, int]
     overloaded: str | None
     outcomes: dict[str, int]
+    reasons: dict[str, str]
     latency_model: str
     band: float
     tracks: tuple[Track, ...] = ()
@@ -251,6 +255,7 @@ def run_kept(scenario: Scenario, seed: int, trace: bool = False) -> Kept:
         done.operations,
         done.overloaded,
         dict(Counter(query.outcome for query in queries)),
+        {query.outcome: query.reason for query in reversed(queries)},
         "; ".join(dict.fromkeys(model.label for model in models)),
         max(model.band for model in models),
         tuple(_track(scenario, device, place, end) for device, place in replicas),
@@ -274,7 +279,12 @@ def _device_seconds(scenario: Scenario, operations: Operations, seconds: float) 
 
 
 def _result(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Kept]) -> Result:
+    """Raises ConfigError where no device ran a single step: that is a mistake in the scenario, and not a result."""
     first = runs[0]
+    if not any(one.sample.numbers["utilisation"] for one in runs) and not any(one.operations for one in runs):
+        reason = next(iter(first.reasons.values()))
+        room = "engine.kv_blocks, memory_utilization, chunked_prefill and fleet.placement make the room there is"
+        raise ConfigError(f"{name}: no query could run at all: {reason}; {room}")
     samples = [one.sample for one in runs]
     return Result(
         name,
@@ -299,9 +309,11 @@ def mean_devices(runs: list[Kept]) -> dict[tuple[str, str], float]:
 
 
 def _notes(scenario: Scenario, runs: list[Kept]) -> tuple[str, ...]:
-    rejected = sum(one.outcomes.get("rejected", 0) for one in runs)
-    failed = sum(one.outcomes.get("failed", 0) for one in runs)
-    notes = [f"{count} queries {what}" for count, what in ((rejected, "rejected"), (failed, "failed")) if count]
+    notes = []
+    for what in ("rejected", "failed"):
+        count = sum(one.outcomes.get(what, 0) for one in runs)
+        reasons = [one.reasons[what] for one in runs if what in one.reasons]
+        notes += [f"{count} queries {what}; the first: {reasons[0]}"] if count else []
     happened = Counter(kind for one in runs for kind in Counter(one.operations).elements())
     notes += [f"{kind}: {count} in {len(runs)} runs" for kind, count in sorted(happened.items())]
     used = [scenario.model_of(expert.name) for expert in scenario.ensemble.experts]

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from octavo.profiles import load_scenario
+from octavo.profiles.errors import ConfigError
 from octavo.simulator import Result, simulate
 
 
@@ -45,3 +46,24 @@ def test_an_overloaded_system_gives_no_comfortable_number(late: Result) -> None:
 def test_a_system_that_keeps_up_does_as_much_as_it_is_asked(calm: Result) -> None:
     assert not calm.overloaded
     assert calm["availability"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("engine.kv_blocks=4", "it does not fit the memory of any device"),
+        (
+            "workload.prompt_tokens={kind: constant, tokens: 200000}",
+            "a prompt of 200000 tokens leaves no room in 131072",
+        ),
+    ],
+)
+def test_a_scenario_whose_queries_no_device_could_ever_hold_is_refused(change: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"no query could run at all: .*{why}.*engine.kv_blocks"):
+        simulate(load_scenario("single-box", ["workload.queries=5", change]), seeds=[0])
+
+
+def test_queries_that_fail_or_are_rejected_are_counted_and_the_first_says_why() -> None:
+    lengths = "workload.prompt_tokens={kind: uniform, min: 2000, max: 200000}"
+    result = simulate(load_scenario("single-box", ["workload.queries=20", lengths]), seeds=[0])
+    assert any("queries rejected; the first: a prompt of" in note for note in result.notes)
