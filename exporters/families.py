@@ -297,6 +297,8 @@ def _cap(keys: Keys, key: str, default: float | None) -> float | None:
 
 
 def _phi3(keys: Keys, head: Head) -> Decoder:
+    for neutral in ("interpolate_factor", "full_attn_mod"):  # Phi-4 mini says of both that they are 1
+        keys.refuse(neutral, 1)
     return _decoder(
         keys, head, _every_layer(keys, None), epsilon=1e-5, max_length=4096, fused_qkv=True, fused_gate_up=True
     )

@@ -22,7 +22,7 @@ NEUTRAL = frozenset(
     forced_eos_token_id exponential_decay_length_penalty remove_invalid_values output_scores
     return_dict_in_generate tf_legacy_loss use_bfloat16 torchscript unsloth_version unsloth_fixed
     transformers.js_config is_decoder attn_implementation max_sequence_length model_max_length
-    tokenizer_model_max_length max_new_tokens penalty_alpha neftune_noise_alpha""".split()  # noqa: SIM905
+    tokenizer_model_max_length is_llama_config max_new_tokens penalty_alpha neftune_noise_alpha""".split()  # noqa: SIM905
 )
 
 

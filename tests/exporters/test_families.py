@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from octavo.exporters.export import export_bundle
+from octavo.exporters.families import describe
 from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import Precision
 from tests.exporters.conftest import MODELS, Maker
@@ -94,6 +95,21 @@ def test_what_would_make_a_wrong_graph_is_refused(
     with pytest.raises(BundleError, match=said):
         export_bundle([folder], tmp_path / "bundle", verify=False, route="native")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("llama", {"is_llama_config": True, "rope_interleaved": False, "max_sequence_length": 2048}),
+        ("phi3-longrope", {"interpolate_factor": 1, "full_attn_mod": 1, "lm_head_bias": False}),
+        ("qwen2", {"use_mrope": False, "is_decoder": True}),
+    ],
+)
+def test_keys_that_well_known_checkpoints_carry_are_understood(
+    name: str, said: dict[str, Any], make_model: Maker
+) -> None:
+    config = json.loads((make_model(name) / "config.json").read_text())
+    assert describe(config | said) == describe(config)
 
 
 def test_configs_of_transformers_5_are_read(make_model: Maker, tmp_path: Path) -> None:
