@@ -19,6 +19,7 @@ TEXTS = 32  # sequences read of a text file, at most
 TOKENS = 96  # of each, at most
 ENOUGH = 768  # tokens read of a text file
 DRAWN, WIDTH = 4, 64  # sequences and their tokens where no text was given
+LEAST = 128  # tokens to measure scales on
 VARIED = 24  # different tokens that a tokenizer must make of the text at hand for it to be worth reading
 SEED = 1
 
@@ -36,9 +37,16 @@ class Reading:
         return self._halves(group, member)[0]
 
     def measured(self, group: Group, member: Member) -> list[Array]:
-        """Sequences to measure a cache's scales on: what comes after those compared, which a short text has not."""
+        """Sequences to measure a cache's scales on: what comes after those compared; of a short text, all of it.
+
+        Raises ConfigError where a text was given that is too short even so.
+        """
         compared, after = self._halves(group, member)
-        return after or compared
+        found = after if sum(map(len, after)) >= LEAST else [*compared, *after]
+        if self._text is not None and (tokens := sum(map(len, found))) < LEAST:
+            what = "too few to measure the scales of an int8 cache on"
+            raise ConfigError(f"parity_text: {self._text}: {tokens} tokens are {what}; give {LEAST} or more")
+        return found
 
     def digest(self, group: Group, member: Member) -> str:
         """Equal for equal text to measure on."""
@@ -60,6 +68,8 @@ class Reading:
         rows = [np.array(encode(line).ids[:length]) for line in read_texts(text)[: 2 * TEXTS]]
         some, more = ([row for row in part if len(row) > 1] for part in (rows[:TEXTS], rows[TEXTS:]))
         first = upto(some, ENOUGH)
+        if not first and self._text is not None:
+            raise ConfigError(f"parity_text: {self._text}: no text of two tokens or more in it")
         return (first, upto([*some[len(first) :], *more], ENOUGH)) if first else None
 
     def _at_hand(self, group: Group, member: Member, length: int) -> tuple[list[Array], list[Array]]:

@@ -134,3 +134,23 @@ def test_a_family_that_only_optimum_knows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"gpt2.*Optimum (could trace it, but not with its KV cache in int8|cannot)"):
         export_bundle([tmp_path / "gpt2"], tmp_path / "bundle", kv="int8", verify=False)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no text of two tokens or more"),
+        ("one short line", "tokens are too few to measure the scales of an int8 cache"),
+    ],
+)
+def test_a_text_that_says_nothing_of_the_scales_is_refused(
+    text: str, said: str, make_model: Maker, tmp_path: Path
+) -> None:
+    from tests.runtime.conftest import save_tokenizer
+
+    folder, path = make_model(), tmp_path / "text.txt"
+    save_tokenizer(folder)
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        export_bundle([folder], tmp_path / "bundle", kv="int8", parity_text=path)
+    assert not (tmp_path / "bundle").exists()
