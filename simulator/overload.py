@@ -38,6 +38,11 @@ def overload(arrivals: Arrivals, queries: Sequence[QueryRecord]) -> str | None:
             f"the queue grows: {middle:.0f} queries were open half-way through the arrivals, {late:.0f} at their end, "
             f"and it took {drain:.0f} s more to answer them; capacity is below {len(came) / last:.3g} queries/s"
         )
+    if isinstance(arrivals, Diurnal) and late > 0.1 * len(came) and drain > 10 * _first(came, left):
+        return (
+            f"{late:.0f} of {len(came)} queries were still open when the last came, and it took {drain:.0f} s more to "
+            "answer them: what the peak leaves is not made good by the rest of the day"
+        )
     if drain > 0.5 * last and late > 0.25 * len(came):
         return f"{late:.0f} of {len(came)} queries were still open when the last came, {drain:.0f} s of work behind"
     return None
@@ -54,6 +59,11 @@ def unsaid(workload: Workload, queries: int, seconds: float) -> str | None:
     if queries < FEWEST and arrivals.kind in STATIONARY:
         return f"{queries} queries do not tell whether the fleet keeps up; ask more"
     return None
+
+
+def _first(came: np.ndarray, left: np.ndarray) -> float:
+    """Median latency of the first twentieth of the queries, before a queue has built up."""
+    return float(np.median((left - came)[: max(1, len(came) // 20)]))
 
 
 def _open(came: np.ndarray, left: np.ndarray, at: np.ndarray) -> float:

@@ -129,6 +129,18 @@ def test_an_overloaded_fleet_is_paid_for_until_it_is_done() -> None:
     assert full["throughput"] == pytest.approx(batch["throughput"], rel=0.15)
 
 
+def test_a_day_above_capacity_is_overload_and_a_quiet_one_is_not() -> None:
+    hour = "queries: null, duration: 1 h"
+    day = "workload={{from: chat, arrivals: {{kind: diurnal, rate: {}, peak: 1.3, period: 1 h}}, " + hour + "}}"
+    crowded, quiet = (
+        simulate(load_scenario("one-server", [day.format(rate), "engine.max_num_seqs=8"]), seeds=[0])
+        for rate in (2, 0.5)
+    )
+    assert crowded.overloaded is not None
+    assert "the rest of the day" in crowded.overloaded
+    assert quiet.overloaded is None
+
+
 def test_a_run_says_what_it_does_not_tell_of_its_workload() -> None:
     night = ["workload.arrivals={kind: diurnal, rate: 3, peak: 2, period: 24 h}", "workload.queries=300"]
     result = simulate(load_scenario("one-server", night), seeds=[0])
