@@ -42,6 +42,9 @@ class Settings:
         if "tensorrt" in self.targets and self.precision not in ("fp16", "bf16"):
             what = f"precision {self.precision}: TensorRT's attention has kernels for fp16 and bf16"
             raise ConfigError(f"{what}; choose one, or export for TensorRT into a bundle of its own")
+        if "cuda" in self.targets and self.route != "optimum" and self.fp32:
+            what = f"precision {self.precision}: ONNX Runtime's attention on CUDA has no kernel for fp32"
+            raise ConfigError(f"{what}; choose fp16 or bf16, quantized weights without cpu, or --route optimum")
         if self.precision == "bf16" and "cpu" in self.targets:
             raise ConfigError(
                 "precision bf16: the CPU provider has no bfloat16 kernels; choose fp32, fp16, int8 or int4"
@@ -54,6 +57,11 @@ class Settings:
     def activations(self) -> str:
         """What quantized weights are multiplied by: a CPU wants fp32, a GPU fp16."""
         return "fp32" if "cpu" in self.targets else "fp16"
+
+    @property
+    def fp32(self) -> bool:
+        """Whether graphs compute in fp32."""
+        return self.precision == "fp32" or (self.precision in ("int8", "int4") and self.activations == "fp32")
 
     @property
     def lowerings(self) -> list[Lowering]:

@@ -16,7 +16,7 @@ from octavo.runtime.engine import Engine
 from octavo.runtime.lane import Lane
 from octavo.runtime.ort.engine import ExpertEngine
 from octavo.runtime.ort.providers import CPU, SHORT, TENSORRT, Choice, choose_provider
-from octavo.runtime.ort.session import Device, Model, open_model
+from octavo.runtime.ort.session import Device, Model, open_model, runnable
 from octavo.runtime.text import Vocabulary
 from octavo.runtime.trial import SMALLEST, Layout, layouts, quickest
 from octavo.runtime.trouble import told
@@ -91,7 +91,8 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
     value = manifest.value if manifest.value and manifest.value.weights else None
     weights = {expert.name: expert.weights for expert in manifest.experts}
     weights |= {value.name: value.weights} if value else {}
-    choice = choose_provider(targets(manifest, weights), wanted.provider, allow_fallback=wanted.allow_fallback)
+    able = targets(manifest, weights, named=wanted.provider is not None)
+    choice = choose_provider(able, wanted.provider, allow_fallback=wanted.allow_fallback)
     crews = sharing(manifest, weights)
     sessions = Sessions(bundle, manifest, weights, choice.provider, wanted)
     tried = try_out(sessions, crews) if worth_a_trial(sessions, crews) else None
@@ -226,10 +227,18 @@ def sharing(manifest: Manifest, weights: Mapping[str, Sequence[Weights]]) -> lis
     return [tuple(names) for names in crews.values()]
 
 
-def targets(manifest: Manifest, models: Mapping[str, Sequence[Weights]]) -> list[str]:
-    """The providers for which every model has a graph."""
+def targets(manifest: Manifest, models: Mapping[str, Sequence[Weights]], *, named: bool = True) -> list[str]:
+    """The providers for which every model has a graph; unless one is `named`, only those with kernels for it.
+
+    Whoever names a provider is told what of a graph it cannot run.
+    """
     each: list[set[str]] = [
-        {provider for entry in weights for provider in manifest.graph(entry.graph).providers}
+        {
+            provider
+            for entry in weights
+            for graph in [manifest.graph(entry.graph)]
+            for provider in (graph.providers if named else runnable(graph))
+        }
         for weights in models.values()
     ]
     return sorted(set.intersection(*each))

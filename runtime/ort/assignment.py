@@ -60,7 +60,13 @@ def check_assignment(
     said = f"{name}: {len(found)} of {len(nodes)} nodes do not run on {provider}: {describe(found)}"
     if allow_fallback:
         return said
-    raise MachineError(f"{said}; export it for another target, or allow a fallback")
+    advice = "export it in fp16 or bf16" if provider == CUDA and needs_half(found) else "export it for another target"
+    raise MachineError(f"{said}; {advice}, or allow a fallback")
+
+
+def needs_half(nodes: Sequence[Assigned]) -> bool:
+    """Whether attention is among them: on CUDA it has no kernel for fp32."""
+    return any(node.op_type == "GroupQueryAttention" for node in nodes)
 
 
 def describe(nodes: Sequence[Assigned]) -> str:

@@ -134,6 +134,15 @@ def open_model(
     return Model(name, session, graph, provider, device, fallback, capture)
 
 
+def runnable(graph: GraphEntry) -> list[str]:
+    """The providers that a graph is written for, less those that lack a kernel for it.
+
+    GroupQueryAttention in ONNX Runtime 1.31's CUDA provider takes fp16 and bf16; in fp32 it would be left to the CPU.
+    """
+    lacking = graph.route == "native" and graph.kv is not None and graph.kv.dtype == "float32"
+    return [provider for provider in graph.providers if not (lacking and provider == CUDA)]
+
+
 def demand_one_profile(bundle: Path, graph: GraphEntry) -> None:
     """Raise BundleError where a graph for TensorRT has several shape profiles.
 

@@ -11,7 +11,7 @@ from typing import Any
 from octavo.profiles.manifest import Manifest, Weights
 from octavo.runtime.ort.assignment import assigned
 from octavo.runtime.ort.providers import SHORT, Choice, choose_provider
-from octavo.runtime.ort.session import LOWERINGS, Device, open_model
+from octavo.runtime.ort.session import LOWERINGS, Device, open_model, runnable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ def survey(
 
     Raises ConfigError, BundleError, or MachineError where nodes would run elsewhere and no fallback is allowed.
     """
-    every = sorted({provider for graph in manifest.graphs for provider in graph.providers})
+    able = (graph.providers if provider else runnable(graph) for graph in manifest.graphs)
+    every = sorted({each for providers in able for each in providers})
     choice = choose_provider(every, provider, allow_fallback=allow_fallback)
     return list(_opened(bundle, manifest, choice, allow_fallback))
 

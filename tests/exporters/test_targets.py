@@ -49,6 +49,17 @@ def test_one_bundle_serves_cuda_and_tensorrt_from_the_same_weights(
     assert all(weights.parity and weights.parity.passed for weights in manifest.experts[0].weights)
 
 
+@pytest.mark.parametrize(
+    ("precision", "targets"), [("fp32", ["cuda"]), ("fp32", ["cpu", "cuda"]), ("int4", ["cpu", "cuda"])]
+)
+def test_attention_on_cuda_has_no_kernel_for_fp32(
+    precision: Precision, targets: list[str], make_model: Maker, tmp_path: Path
+) -> None:
+    """Such a graph would leave it to the CPU, and be refused there."""
+    with pytest.raises(ConfigError, match=f"precision {precision}: ONNX Runtime's attention on CUDA has no kernel"):
+        export_bundle([make_model()], tmp_path / "b", targets=targets, precision=precision)
+
+
 def test_a_bundle_for_tensorrt_says_how_to_build_its_engines(make_model: Maker, tmp_path: Path) -> None:
     graph = export_bundle([make_model()], tmp_path / "b", targets=["tensorrt"], precision="fp16", verify=False).graphs[
         0

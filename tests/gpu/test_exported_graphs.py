@@ -59,11 +59,11 @@ def logits(bundle: Path, manifest: Manifest, provider: str, steps: int = 8) -> n
     return np.stack(found, axis=1)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int4"])
+@pytest.mark.parametrize("precision", ["fp16", "int4"])
 def test_cuda_computes_what_the_cpu_does(precision: Any, tmp_path: Path) -> None:
     from octavo.exporters.export import export_bundle
 
     folder = make_checkpoint(tmp_path / "model")
-    manifest = export_bundle([folder], tmp_path / "bundle", targets=["cpu", "cuda"], precision=precision)
+    manifest = export_bundle([folder], tmp_path / "bundle", targets=["cuda"], precision=precision)
     ours, theirs = (logits(tmp_path / "bundle", manifest, f"{name}ExecutionProvider") for name in ("CUDA", "CPU"))
-    assert np.abs(ours - theirs).max() < {"fp32": 1e-3, "fp16": 0.05, "int4": 0.2}[precision]
+    assert np.abs(ours - theirs).max() < {"fp16": 0.05, "int4": 0.2}[precision]

@@ -37,7 +37,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer.decoder = decoders.Fuse()
         tokenizer.save(str(home / name / "tokenizer.json"))
     experts = [home / "expert-0", home / "expert-1"]
-    export_bundle(experts, home / "bundle", value=home / "value", targets=["cpu", "cuda"], verify=False)
+    export_bundle(
+        experts, home / "bundle", value=home / "value", targets=["cpu", "cuda"], precision="fp16", verify=False
+    )
     return home / "bundle"
 
 
@@ -52,11 +54,17 @@ def test_greedy_answers_are_those_of_the_cpu(bundle: Path) -> None:
             results = octavo.ask_many(PROMPTS * 3, temperature=0.0, max_new_tokens=40)
             assert {result.fallback for result in results} == {None}
             found.append(results)
-    assert texts(found[0]) == texts(found[1])
-    for ours, theirs in zip(found[0], found[1], strict=True):
-        for one, other in zip(ours.candidates, theirs.candidates, strict=True):
-            assert one.value == pytest.approx(other.value, abs=1e-3)
-            assert one.mean_logprob == pytest.approx(other.mean_logprob, abs=1e-3)
+    pairs = [
+        (one, other)
+        for ours, theirs in zip(found[0], found[1], strict=True)
+        for one, other in zip(ours.candidates, theirs.candidates, strict=True)
+    ]
+    alike = [(one, other) for one, other in pairs if one.text == other.text]
+    print(f"{len(alike)} of {len(pairs)} greedy texts are those of the CPU in fp16")
+    assert len(alike) >= 0.75 * len(pairs)
+    for one, other in alike:
+        assert one.value == pytest.approx(other.value, abs=0.02)
+        assert one.mean_logprob == pytest.approx(other.mean_logprob, abs=0.02)
 
 
 def test_chunks_forks_and_compaction_on_the_device_change_nothing(bundle: Path) -> None:

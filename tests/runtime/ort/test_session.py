@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octavo.profiles.errors import BundleError, ConfigError
+from octavo.profiles.errors import BundleError, ConfigError, MachineError
 from octavo.profiles.manifest import read_manifest
 from octavo.runtime.local import Octavo
+from octavo.runtime.ort.assignment import check_assignment
 from octavo.runtime.ort.binding import Calls
 from octavo.runtime.ort.cache import Cache
 from octavo.runtime.ort.engines import Engines
 from octavo.runtime.ort.prefill import batches
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT
-from octavo.runtime.ort.session import Device, Model, demand_one_profile, open_model, providers
+from octavo.runtime.ort.session import Device, Model, demand_one_profile, open_model, providers, runnable
 from octavo.runtime.place import demand_recorder
 
 
@@ -25,6 +26,21 @@ def test_tensorrts_profiles_bound_the_rows_of_a_call(bundle: Path) -> None:
     graph = read_manifest(bundle).graphs[0].model_copy(update={"trt_profiles": shapes})
     assert Model("m", None, graph, TENSORRT, Device("tensorrt")).most == 16
     assert Model("m", None, graph, CPU, Device("cpu")).most is None
+
+
+def test_cuda_is_chosen_unasked_only_for_graphs_that_it_has_kernels_for(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    graph = manifest.graphs[0]
+    assert graph.kv is not None
+    half = graph.model_copy(update={"kv": graph.kv.model_copy(update={"dtype": "float16"})})
+    traced = graph.model_copy(update={"route": "optimum"})
+    assert (runnable(graph), runnable(half), runnable(traced)) == ([CPU], [CPU, CUDA], [CPU, CUDA])
+    with Octavo.load(bundle) as octavo:
+        assert octavo.provider == CPU
+    model = open_model(bundle, manifest, "m", manifest.experts[0].weights, CPU, Device("cpu"), 1)
+    read = next(bundle.glob("*/model.onnx")).read_bytes
+    with pytest.raises(MachineError, match=r"do not run on CUDA.*; export it in fp16 or bf16, or allow a fallback"):
+        check_assignment("m", model.session, CUDA, read)
 
 
 def test_a_graph_of_several_profiles_is_refused_since_only_the_first_would_be_run(bundle: Path) -> None:
