@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -75,7 +77,7 @@ def plan(
     }
     pool = _pool(show.choice("on", on, Literal["local", "ray"]), jobs, ray_address)
     choices: dict[str, Any] = {name: tuple(values) for name, values in wanted.items() if values}
-    with terminal.watching() as watch:
+    with terminal.watching() as watch, _told():
         found = find(
             loaded,
             space=Space(**choices),
@@ -94,6 +96,17 @@ def plan(
         print(found.to_json(), end="")
     else:
         terminal.say("\n".join([*lines(found, co2=co2), *(f"wrote {path}" for path in written)]))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whoever interrupts is told what was found so far."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        if said := str(stopped):
+            terminal.note(said)
+        raise
 
 
 def _pool(on: str, jobs: int | None, ray_address: str | None) -> Pool:

@@ -121,6 +121,17 @@ class Line:
             lab, targets, self.brackets, most_devices=self.space.most_devices, settles=False, thorough=False
         ).run()
 
+    def so_far(self) -> str:
+        """What a search that did not come to its end has found."""
+        targets = self.scenario.targets
+        good = [each for each in self.points if not each.sketched and each.meets(targets)]
+        said = f"{self.name}: of {len(self.points)} fleets that were judged, "
+        if not good:
+            return f"{said}none that was simulated meets the targets yet"
+        cheapest = min(good, key=lambda each: each.usd_per_hour)
+        fleet = words(cheapest, self.scenario)
+        return f"{said}the cheapest that meets the targets is {fleet} at {cheapest.usd_per_hour:.2f} USD/h"
+
     def why(self) -> str:
         """What stands against every fleet."""
         closest = self.closest
@@ -163,7 +174,10 @@ def planned_line(
     light = not thorough and full.targets.accuracy is None  # else it may become the plan
     lab = Lab(full, pool, seeds, queries or deciding(full), light)
     searched = full.targets.model_copy(update=dict.fromkeys(fixed(full)))
-    best = Search(lab, searched, found, progress, space.most_devices, thorough=thorough).run()
+    try:
+        best = Search(lab, searched, found, progress, space.most_devices, thorough=thorough).run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(Line(name, full, lab, found, None, space).so_far()) from None
     if best and not best.meets(full.targets):
         return Line(name, full, lab, found, None, space, unmended=best)
     return Line(name, full, lab, found, best, space)

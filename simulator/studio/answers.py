@@ -11,9 +11,8 @@ from octavo.simulator.plan import Infeasible, Space, plan
 from octavo.simulator.plan.line import words
 from octavo.simulator.result import Result
 from octavo.simulator.run import simulate
-from octavo.simulator.studio.choices import Choices, policies, scenario_of
+from octavo.simulator.studio.choices import SEED, Choices, policies, scenario_of
 
-SEED = 0
 FEW = 60  # queries of each policy that is compared
 PLANNED = 100  # queries of the one run that decides about a fleet
 

@@ -13,7 +13,7 @@ from flask import Response, abort, request
 from octavo.profiles.errors import ConfigError, OctavoError
 from octavo.simulator.result import Result
 from octavo.simulator.studio import figures
-from octavo.simulator.studio.answers import answered, compared, planned
+from octavo.simulator.studio.answers import PLANNED, answered, compared, planned
 from octavo.simulator.studio.choices import QUERIES, Choices, defaults, devices, policies, scenario_of, scenarios
 from octavo.simulator.studio.side import CONTROLS, SLID, side, slides
 
@@ -161,6 +161,12 @@ def _save(clicks: int | None, *values: Any) -> Any:
     if not clicks:
         raise PreventUpdate
     scenario = scenario_of(_choices(values))
-    text = yaml.safe_dump(scenario.dump(), sort_keys=False, allow_unicode=True, width=110)
+    hardware = values[1]
+    said = (
+        "# octavo simulate THIS_FILE gives the page's numbers, and its fleet is found again by\n"
+        f"# octavo plan THIS_FILE --hardware {hardware} --queries {PLANNED}\n"
+        "# To buy by it, raise workload.queries and seeds.\n"
+    )
+    text = said + yaml.safe_dump(scenario.dump(), sort_keys=False, allow_unicode=True, width=110)
     side_of = callback_context.triggered_id["side"]
     return {"content": text, "filename": f"{scenario.name}-{side_of}.yaml", "type": "text/yaml"}

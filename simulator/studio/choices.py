@@ -12,6 +12,7 @@ from octavo.profiles.errors import ConfigError
 from octavo.profiles.load import load_hardware, load_scenario, vary
 from octavo.profiles.scenario import Scenario
 
+SEED = 0
 QUERIES = 150  # of the one run behind the numbers of a side; the page answers within a second
 PLAIN = ("single", "majority", "mean_logprob")
 JUDGED = ("ensemble", "best_of_n", "weighted_vote", "early_exit", "cascade", "pruned")
@@ -41,7 +42,7 @@ def built_in(name: str) -> Scenario:
     scenario = load_scenario(name)
     if scenario.workload.rate is None:
         raise ConfigError(f"studio: {name}: workload.arrivals: needs a rate to set")
-    return vary(scenario, {"baselines": [], "workload": {"queries": QUERIES, "duration": None}})
+    return vary(scenario, {"baselines": [], "seeds": [SEED], "workload": {"queries": QUERIES, "duration": None}})
 
 
 def scenarios() -> list[str]:

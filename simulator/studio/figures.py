@@ -45,7 +45,8 @@ def pareto(points: Sequence[PolicyPoint], chosen: str) -> go.Figure:
         y=[p.accuracy for p in points],
         mode="markers+text",
         text=[p.policy for p in points],
-        textposition="top center",
+        textposition=_beside(points),
+        cliponaxis=False,
         textfont={"size": 10},
         marker={
             "size": [14 if p.policy == chosen else 8 for p in points],
@@ -57,6 +58,14 @@ def pareto(points: Sequence[PolicyPoint], chosen: str) -> go.Figure:
     figure.update_yaxes(tickformat=".0%")
     figure.update_xaxes(rangemode="tozero", tickprefix="$")
     return figure
+
+
+def _beside(points: Sequence[PolicyPoint]) -> list[str]:
+    """Names of points that come after one another in cost stand on different sides of theirs."""
+    sides = ("top center", "bottom center", "middle left")
+    order = sorted(range(len(points)), key=lambda index: (points[index].usd, points[index].accuracy))
+    place = {index: sides[number % len(sides)] for number, index in enumerate(order)}
+    return [place[index] for index in range(len(points))]
 
 
 def empty(x: str = "", y: str = "") -> go.Figure:
