@@ -115,7 +115,7 @@ def test_adapters_of_one_base_share_scales_that_suit_all(make_model: Maker, tmp_
             "kv int8: proven of native graphs on the cpu alone, not of target cuda",
         ),
         ({"targets": ["tensorrt"], "precision": "fp16"}, "not of target tensorrt"),
-        ({"targets": ["cpu", "cuda"]}, "not of target cpu, cuda"),
+        ({"targets": ["cpu", "cuda"], "precision": "fp16"}, "not of target cpu, cuda"),
         ({"route": "optimum"}, "not of route optimum"),
     ],
 )
