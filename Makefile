@@ -6,7 +6,7 @@ EXTRAS ?= runtime,serve,cluster,studio,grammar,otel,export,dev
 INSTALLED := $(VENV)/.installed
 COMPILE = OCTAVO_COMPILE=1 $(BIN)/python setup.py -q build_ext --inplace --parallel 2
 
-.PHONY: setup demo test laws fire lint types docs gpu compile plain clean
+.PHONY: setup demo test laws fire lint types docs gpu compile plain kernels clean
 
 setup: $(INSTALLED)
 
@@ -52,6 +52,10 @@ compile: $(INSTALLED)
 
 plain:
 	rm -f runtime/core/*.so simulator/*.so simulator/latency/*.so .compiled.json
+
+# Octavo's own products of matrices for x86-64 processors, which the runtime then uses; needs a C++ compiler.
+kernels: $(INSTALLED)
+	$(BIN)/octavo kernels
 
 gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m gpu tests/gpu

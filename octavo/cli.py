@@ -16,6 +16,7 @@ from octavo.commands import (
     evaluate,
     export,
     inspect,
+    kernels,
     measure,
     plan,
     profiles,
@@ -76,6 +77,7 @@ app.command()(train.train)
 app.command("train-value")(train_value.train_value)
 app.command()(export.export)
 app.command()(inspect.inspect)
+app.command()(kernels.kernels)
 app.command()(ask.ask)
 app.command("eval")(evaluate.evaluate)
 app.command()(measure.measure)

@@ -105,6 +105,7 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _onnxruntime() -> Iterator[Finding]:
+    from octavo.runtime.ort.kernels import Kernels, kernels
     from octavo.runtime.ort.providers import probe_providers
 
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
@@ -113,6 +114,8 @@ def _onnxruntime() -> Iterator[Finding]:
         yield Finding("ONNX Runtime", "wrong", f"{versions}: one overwrites the other; uninstall both, install one")
     else:
         yield Finding("ONNX Runtime", "ok", versions)
+    found = kernels()
+    yield Finding("kernels", "ok" if isinstance(found, Kernels) else "absent", str(found))
     yield from _gpus()
     for probe in probe_providers():
         yield Finding(probe.provider, "ok" if probe.works else "absent", probe.detail)

@@ -20,6 +20,10 @@ Threads = Annotated[int | None, typer.Option(help="Of each device's calls, on th
 Prepack = Annotated[
     bool, typer.Option("--prepack", help="Keep this processor's form of the weights on disk; processes share it.")
 ]
+Kernels = Annotated[
+    bool | None,
+    typer.Option("--kernels/--no-kernels", help="Octavo's own products on the CPU; by default where compiled."),
+]
 CudaGraphs = Annotated[
     bool, typer.Option("--cuda-graphs", help="Record each decode call once and replay it; on one GPU, with CUDA.")
 ]

@@ -63,7 +63,7 @@ def manifest(bundle: Manifest, folder: Path, surveyed: Sequence[Surveyed] = (), 
             terminal.say(f"  built by {built.library} in {built.seconds:.1f} s, {size(built.engine_bytes)}")
     for found in surveyed:
         counted = ", ".join(f"{count} nodes on {provider}" for provider, count in sorted(found.nodes.items()))
-        terminal.say(f"opened {found.graph} for {found.provider}: {counted}")
+        terminal.say(f"opened {found.graph} for {found.provider}: {counted}; products by {found.kernels}")
         if found.fallback:
             terminal.say(f"  FALLBACK: {found.fallback}")
     state = "verified" if bundle.verified else "NOT verified: the parity check was switched off"
@@ -126,7 +126,9 @@ def answer(result: Answer, *, as_json: bool) -> None:
     terminal.say(f"answer: {result.text.strip()}")
     terminal.say(f"by {result.chosen.expert}: {result.reason}{' (degraded)' if result.degraded else ''}")
     terminal.say(f"{result.prompt_tokens} prompt tokens, {result.new_tokens} new tokens, on {result.provider}")
-    terminal.note(f"{result.seconds:.3f} s" + (f"; {result.fallback}" if result.fallback else ""))
+    terminal.note(
+        f"{result.seconds:.3f} s, products by {result.kernels}" + (f"; {result.fallback}" if result.fallback else "")
+    )
 
 
 def pair(key: str, text: str) -> tuple[str, Path]:

@@ -59,7 +59,7 @@ class Result:
 
     `new_tokens` are those of all candidates, `seconds` from the ask to the answer. `degraded` says that something was
     lost or late on the way; `fallback` why another provider than the one asked for was used; `layout` in how many lanes
-    of how many threads, and whether that was measured.
+    of how many threads, and whether that was measured; `kernels` whose products of matrices.
     """
 
     prompt: str
@@ -73,6 +73,7 @@ class Result:
     degraded: bool
     fallback: str | None = None
     layout: str = ""
+    kernels: str = ""
 
     @property
     def chosen(self) -> Reply:
@@ -129,6 +130,7 @@ class Octavo:
         prefix_tokens: int | None = 64,
         prepack: bool = False,
         cuda_graphs: bool = False,
+        kernels: bool | None = None,
         samples: int | None = None,
         min_candidates: int = 1,
         verify: bool = True,
@@ -136,7 +138,7 @@ class Octavo:
     ) -> Octavo:
         """Verify a bundle and open its models.
 
-        `provider` is tensorrt, cuda or cpu (None: the best that works); the arguments up to `cuda_graphs` are those
+        `provider` is tensorrt, cuda or cpu (None: the best that works); the arguments up to `kernels` are those
         of `octavo.runtime.place.Placement`. `samples` per expert and `min_candidates` make the ensemble. `verify=False`
         skips the hashes, not the list of files. `keep_records` keeps what `records` gives.
 
@@ -151,6 +153,7 @@ class Octavo:
             prepack=prepack,
             verify=verify,
             cuda_graphs=cuda_graphs,
+            kernels=kernels,
         )
         placed = place(bundle, manifest, wanted, vocabulary, contents)
         council = Council(ensemble_of(manifest, samples, min_candidates), policy_named(manifest.defaults.policy))
@@ -180,11 +183,10 @@ class Octavo:
 
     @property
     def about(self) -> dict[str, str]:
-        """On which provider, lanes and threads it runs, and why on another provider than the one asked for."""
+        """Provider, lanes, threads and kernels that it runs on, and why on another provider than the one asked for."""
         choice = self.placed.choice
-        return {"provider": choice.provider, "layout": self.placed.layout} | (
-            {"fallback": choice.fallback} if choice.fallback else {}
-        )
+        found = {"provider": choice.provider, "layout": self.placed.layout, "kernels": self.placed.kernels}
+        return found | ({"fallback": choice.fallback} if choice.fallback else {})
 
     def ask(self, prompt: Prompt, **options: Any) -> Result:
         """One prompt, one answer.
@@ -428,6 +430,7 @@ class Octavo:
             answer.degraded,
             self.placed.choice.fallback,
             self.placed.layout,
+            self.placed.kernels,
         )
 
     def _finish(self, candidate: Candidate, written: Written) -> Finish:

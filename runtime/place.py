@@ -15,6 +15,7 @@ from octavo.runtime.contents import Contents
 from octavo.runtime.engine import Engine
 from octavo.runtime.lane import Lane
 from octavo.runtime.ort.engine import ExpertEngine
+from octavo.runtime.ort.kernels import STOCK
 from octavo.runtime.ort.providers import CPU, SHORT, TENSORRT, Choice, choose_provider
 from octavo.runtime.ort.session import Device, Model, open_model, runnable
 from octavo.runtime.text import Vocabulary
@@ -39,6 +40,8 @@ class Placement:
     Prompts share the KV of equal beginnings in chunks of `prefix_tokens` (a multiple of 16; None: not at all).
     `prepack` keeps the processor's form of the weights in the user's cache folder, where processes share it; `verify`
     checks its hashes.
+    `kernels` asks for octavo's own products of matrices on the processor (True), or against them (False); None: where
+    they are compiled and fit (see `octavo.runtime.ort.kernels`).
     `cuda_graphs` records each decode call once and replays it, on one GPU with CUDA, not with TensorRT: no other thread
     may call CUDA meanwhile.
     """
@@ -55,6 +58,7 @@ class Placement:
     prepack: bool = False
     verify: bool = True
     cuda_graphs: bool = False
+    kernels: bool | None = None
 
     def __post_init__(self) -> None:
         for key in ("threads", "context", "max_rows", "max_step_tokens", "kv_bytes"):
@@ -69,7 +73,7 @@ class Placement:
 class Placed:
     """Open models on their lanes; `context` is the smallest of the models' limits and the one asked for.
 
-    `measured` says that a trial chose the lanes.
+    `measured` says that a trial chose the lanes, `kernels` whose products of matrices are used.
     """
 
     lanes: list[Lane]
@@ -78,6 +82,7 @@ class Placed:
     context: int
     prefix_tokens: int | None
     measured: bool = False
+    kernels: str = STOCK
 
     @property
     def layout(self) -> str:
@@ -115,7 +120,8 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
         with told(f"{names[0]}: its KV cache"):
             lanes[model.device] |= dict.fromkeys(names, engine_of(model, names))
     running = [Lane(str(device), engines) for device, engines in lanes.items()]
-    return Placed(running, choice, threads, context, wanted.prefix_tokens, tried is not None)
+    used = ", ".join(dict.fromkeys(model.kernels for model in opened.values()))
+    return Placed(running, choice, threads, context, wanted.prefix_tokens, tried is not None, used)
 
 
 def demand_recorder(provider: str, devices: Sequence[Device]) -> None:
@@ -148,6 +154,7 @@ class Sessions:
             prepack=self.wanted.prepack,
             capture=self.wanted.cuda_graphs,
             verify=self.wanted.verify,
+            kernels=self.wanted.kernels,
         )
 
     def take(self, name: str, device: Device, threads: int) -> Model:
@@ -184,7 +191,7 @@ def try_out(sessions: Sessions, crews: Sequence[Names]) -> Layout:
         return list(found.values())
 
     models = sum(names[0] in experts for names in crews)
-    best = quickest(sessions.manifest, layouts(cores(), len(crews)), models, open_)
+    best = quickest(sessions.manifest, layouts(cores(), len(crews)), models, open_, sessions.wanted.kernels)
     for key in [key for key in sessions.tried if key[2] != best.threads]:
         del sessions.tried[key]
     return best

@@ -19,6 +19,7 @@ import onnxruntime as ort
 from octavo.profiles.manifest import Manifest
 from octavo.runtime.ort.binding import Calls
 from octavo.runtime.ort.cache import Cache
+from octavo.runtime.ort.kernels import STOCK, kernels
 from octavo.runtime.ort.prepacked import home, ours, processor
 from octavo.runtime.ort.session import Model
 
@@ -48,13 +49,16 @@ def layouts(cores: int, models: int) -> tuple[Layout, ...]:
     return tuple(dict.fromkeys([Layout(lanes, max(1, cores // lanes)), Layout(1, cores)]))
 
 
-def quickest(manifest: Manifest, candidates: Sequence[Layout], models: int, open_: Open) -> Layout:
+def quickest(
+    manifest: Manifest, candidates: Sequence[Layout], models: int, open_: Open, own: bool | None = None
+) -> Layout:
     """The layout in which `models` experts answer one query soonest, as it is remembered, or is found by a trial.
 
-    `open_` gives one model of each lane of a layout. What is found is kept in the user's cache folder, for the same
-    files, processor, cores and ONNX Runtime; where it cannot be kept, the next load tries again.
+    `open_` gives one model of each lane of a layout, with octavo's kernels or without (`own`). What is found is kept in
+    the user's cache folder, for the same files, processor, cores, ONNX Runtime and kernels; where it cannot be kept,
+    the next load tries again.
     """
-    path = home().parent / "layouts" / f"{name(manifest, candidates)}.json"
+    path = home().parent / "layouts" / f"{name(manifest, candidates, own)}.json"
     if (kept := remembered(path, candidates)) is not None:
         return kept
     seconds = dict.fromkeys(candidates, float("inf"))
@@ -68,10 +72,11 @@ def quickest(manifest: Manifest, candidates: Sequence[Layout], models: int, open
     return best
 
 
-def name(manifest: Manifest, candidates: Sequence[Layout]) -> str:
-    """Alike only where the same files run on the same processor."""
+def name(manifest: Manifest, candidates: Sequence[Layout], own: bool | None = None) -> str:
+    """Alike only where the same files run on the same processor, by the same kernels."""
     files = sorted(f"{entry.path} {entry.sha256}" for entry in manifest.files)
-    told = [ort.__version__, processor(), *map(str, candidates), *files]
+    products = STOCK if own is False else str(kernels())
+    told = [ort.__version__, processor(), products, *map(str, candidates), *files]
     return blake2b("\n".join(told).encode(), digest_size=16).hexdigest()
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from octavo import show
-from octavo.options import Bundle, Devices, Fallback, Json, Prepack, Provider, Seed, Threads, several
+from octavo.options import Bundle, Devices, Fallback, Json, Kernels, Prepack, Provider, Seed, Threads, several
 from octavo.profiles.errors import ConfigError
 
 
@@ -43,6 +43,7 @@ def ask(
     devices: Devices = None,
     threads: Threads = None,
     prepack: Prepack = False,
+    kernels: Kernels = None,
     json: Json = False,
 ) -> None:
     """Ask the ensemble, and see every candidate: expert, text, mean log-probability, value, and which was chosen."""
@@ -79,6 +80,7 @@ def ask(
         devices=several(devices),
         threads=threads,
         prepack=prepack,
+        kernels=kernels,
     ) as octavo:
         result = octavo.ask(text, policy=policy, seed=seed, deadline=deadline, **options)
     show.answer(result, as_json=json)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from octavo import show, terminal
-from octavo.options import Bundle, Devices, Fallback, Json, Prepack, Provider, Seed, Threads, several
+from octavo.options import Bundle, Devices, Fallback, Json, Kernels, Prepack, Provider, Seed, Threads, several
 
 
 def evaluate(
@@ -31,6 +31,7 @@ def evaluate(
     devices: Devices = None,
     threads: Threads = None,
     prepack: Prepack = False,
+    kernels: Kernels = None,
     json: Json = False,
 ) -> None:
     """Let every policy answer held-out tasks, from one sampling run, and say where the ensemble does not pay.
@@ -61,5 +62,6 @@ def evaluate(
             devices=several(devices),
             threads=threads,
             prepack=prepack,
+            kernels=kernels,
         )
     show.evaluation(found, as_json=json)

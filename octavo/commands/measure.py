@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from octavo import show, terminal
-from octavo.options import Bundle, CudaGraphs, Devices, Fallback, Json, Prepack, Provider, Seed, Threads, several
+from octavo.options import (
+    Bundle,
+    CudaGraphs,
+    Devices,
+    Fallback,
+    Json,
+    Kernels,
+    Prepack,
+    Provider,
+    Seed,
+    Threads,
+    several,
+)
 
 
 def measure(
@@ -29,6 +41,7 @@ def measure(
     devices: Devices = None,
     threads: Threads = None,
     prepack: Prepack = False,
+    kernels: Kernels = None,
     cuda_graphs: CudaGraphs = False,
     json: Json = False,
 ) -> None:
@@ -58,6 +71,7 @@ def measure(
             devices=several(devices),
             threads=threads,
             prepack=prepack,
+            kernels=kernels,
             cuda_graphs=cuda_graphs,
         )
     show.measurement(found, out, as_json=json)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from octavo import show
-from octavo.options import Bundle, CudaGraphs, Devices, Fallback, Prepack, Provider, Threads, several
+from octavo.options import Bundle, CudaGraphs, Devices, Fallback, Kernels, Prepack, Provider, Threads, several
 from octavo.profiles.errors import ConfigError
 
 
@@ -36,6 +36,7 @@ def serve(
     devices: Devices = None,
     threads: Threads = None,
     prepack: Prepack = False,
+    kernels: Kernels = None,
     cuda_graphs: CudaGraphs = False,
 ) -> None:
     """Serve the ensemble as one model behind an OpenAI-compatible endpoint.
@@ -61,7 +62,7 @@ def serve(
     )
     asked: dict[str, object] = {"provider": provider, "devices": several(devices), "threads": threads}
     placed = {name: value for name, value in asked.items() if value is not None}
-    placed |= {"allow_fallback": allow_fallback, "prepack": prepack, "cuda_graphs": cuda_graphs}
+    placed |= {"allow_fallback": allow_fallback, "prepack": prepack, "cuda_graphs": cuda_graphs, "kernels": kernels}
     if show.choice("on", on, Literal["local", "ray"]) == "ray":
         from octavo.runtime.cluster.deploy import ClusterSettings, serve_on_ray
         from octavo.runtime.cluster.layout import branches_for

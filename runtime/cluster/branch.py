@@ -38,6 +38,7 @@ class Description:
     provider: str
     fallback: str | None
     threads: int
+    kernels: str
     limits: Mapping[str, Limits]
 
 
@@ -78,6 +79,7 @@ class Branch:
             placed.choice.provider,
             placed.choice.fallback,
             placed.threads,
+            placed.kernels,
             limits,
         )
 

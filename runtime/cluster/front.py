@@ -95,4 +95,5 @@ def _placed(found: Mapping[str, Description], lanes: list[Lane]) -> Placed:
         sum(each.threads for each in descriptions),
         min(each.context for each in descriptions),
         min((each.prefix_tokens for each in descriptions if each.prefix_tokens), default=None),
+        kernels=", ".join(dict.fromkeys(each.kernels for each in descriptions)),
     )

@@ -1,15 +1,19 @@
-"""Weights in huge pages: a decode step reads them all, and with small pages waits for address translation (Linux)."""
+"""Where weights lie in memory (Linux): in huge pages, and not a second time as pages of their file.
+
+A decode step reads all weights, and with small pages waits for address translation.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 HUGE = 2 << 20
 COLLAPSE = 25  # MADV_COLLAPSE of madvise(2), since Linux 6.1; elsewhere it fails, and nothing changes
-MAPS = Path("/proc/self/maps")
+DROP = 4  # MADV_DONTNEED of madvise(2)
+MAPS, SMAPS = Path("/proc/self/maps"), Path("/proc/self/smaps")
 Range = tuple[int, int]
 
 
@@ -26,6 +30,20 @@ def huge_pages() -> Iterator[None]:
         start, stop = -(-start // HUGE) * HUGE, stop // HUGE * HUGE
         if start < stop:
             advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), COLLAPSE)
+
+
+def let_go(files: Collection[Path]) -> None:
+    """Take mapped files out of this process's memory where it only read them; whoever touches a page reads it again."""
+    if not SMAPS.exists():
+        return
+    names, advise, mapping = {str(path.resolve()) for path in files}, ctypes.CDLL(None).madvise, None
+    for line in SMAPS.read_text().splitlines():
+        first = line.split(maxsplit=1)[0]
+        if not first.endswith(":"):
+            mapping = first if line[line.find("/") :] in names else None
+        elif mapping and line.split() == ["Anonymous:", "0", "kB"]:
+            start, stop = (int(address, 16) for address in mapping.split("-"))
+            advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), DROP)
 
 
 def anonymous() -> list[Range]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import GraphEntry, KVLayout, Manifest, Weights
 from octavo.runtime.ort.assignment import RECORD, check_assignment
 from octavo.runtime.ort.engines import Engines, find_engines, make_room
-from octavo.runtime.ort.pages import huge_pages
+from octavo.runtime.ort.kernels import STOCK, Kernels, kernels_for
+from octavo.runtime.ort.pages import huge_pages, let_go
 from octavo.runtime.ort.prepacked import prepacked
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT, check_session
 from octavo.runtime.trouble import told
@@ -51,6 +52,7 @@ class Model:
     """An open model: its session, its graph's description, and what of it runs on another provider, in words.
 
     Where it `captures`, a decode call of so many rows is recorded once as a CUDA graph, and replayed from then on.
+    `kernels` names whose products of matrices it uses.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Model:
     device: Device
     fallback: str | None = None
     captures: bool = False
+    kernels: str = STOCK
 
     @property
     def kv(self) -> KVLayout:
@@ -103,12 +106,15 @@ def open_model(
     capture: bool = False,
     prepack: bool = False,
     verify: bool = True,
+    kernels: bool | None = None,
 ) -> Model:
     """Open the graph of a model that is written for the provider; on TensorRT as `built`, or as engines are found.
 
     With `prepack`, the processor's own form of the weights is kept on disk (see `octavo.runtime.ort.prepacked`), its
-    hashes checked if `verify`; otherwise each session makes its own. Raises BundleError where it has none, MachineError
-    where the session cannot be created, or where any of its nodes runs elsewhere and no fallback is allowed.
+    hashes checked if `verify`; otherwise each session makes its own. `kernels` asks for octavo's own (see
+    `octavo.runtime.ort.kernels`); None: where they are compiled and fit. Raises BundleError where it has no such graph,
+    MachineError where the session cannot be created, where any of its nodes runs elsewhere and no fallback is allowed,
+    or where the kernels that were asked for cannot be had.
     """
     graphs = {entry.graph: manifest.graph(entry.graph) for entry in weights}
     fitting = [entry for entry in weights if graphs[entry.graph].lowering in LOWERINGS[provider]]
@@ -120,6 +126,7 @@ def open_model(
     if provider == TENSORRT and built is None:
         built = find_engines(manifest, graph, fitting[0], device.index)
     chosen = providers(provider, device, built, capture=capture)
+    own = kernels_for(name, graph, provider, kernels, prepack=prepack)
     with told(f"{name}: {provider} cannot open {fitting[0].model}"):
         if prepack and provider == CPU:
             open_ = partial(open_session, bundle, fitting[0], chosen=chosen)
@@ -127,11 +134,14 @@ def open_model(
             session = ort.InferenceSession(kept, session_options(threads), providers=chosen)
         else:
             with huge_pages():
-                session = open_session(bundle, fitting[0], session_options(threads), chosen, built)
+                open_ = partial(open_session, bundle, fitting[0], chosen=chosen, engines=built)
+                session, own = with_kernels(own, threads, open_, required=bool(kernels))
+            if own:  # their packed form is what is read from now on
+                let_go([bundle / path for path in fitting[0].locations.values()])
     check_session(session, provider, name)
     read = (bundle / fitting[0].model).read_bytes
     fallback = check_assignment(name, session, provider, read, allow_fallback=allow_fallback)
-    return Model(name, session, graph, provider, device, fallback, capture)
+    return Model(name, session, graph, provider, device, fallback, capture, str(own or STOCK))
 
 
 def runnable(graph: GraphEntry) -> list[str]:
@@ -152,7 +162,7 @@ def demand_one_profile(bundle: Path, graph: GraphEntry) -> None:
         raise BundleError(f"{bundle}: {graph.name} has several shape profiles, and one would be run; export it again")
 
 
-def session_options(threads: int) -> Any:
+def session_options(threads: int, own: Kernels | None = None) -> Any:
     """One call at a time per session, `threads` in it, none of them spinning while they wait."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -160,7 +170,23 @@ def session_options(threads: int) -> Any:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry(*RECORD)
+    if own:
+        options.register_custom_ops_library(str(own.path))
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulAddFusion")
     return options
+
+
+def with_kernels(
+    own: Kernels | None, threads: int, open_: Callable[[Any], Any], *, required: bool
+) -> tuple[Any, Kernels | None]:
+    """A session with octavo's kernels, or unless they are `required` without them where the graph is not for them."""
+    if own:
+        try:
+            return open_(session_options(threads, own)), own
+        except Exception:
+            if required:
+                raise
+    return open_(session_options(threads)), None
 
 
 def providers(provider: str, device: Device, engines: Engines | None, *, capture: bool = False) -> list[Any]:

@@ -16,12 +16,13 @@ from octavo.runtime.ort.session import LOWERINGS, Device, open_model, runnable
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """A graph: how many of its nodes each provider runs, and what runs elsewhere than it was asked to, in words."""
+    """A graph: how many of its nodes each provider runs, what runs elsewhere than it was asked to, whose kernels."""
 
     graph: str
     provider: str
     nodes: dict[str, int]
     fallback: str | None
+    kernels: str
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,7 +50,7 @@ def _opened(bundle: Path, manifest: Manifest, choice: Choice, allow_fallback: bo
             )
             nodes = Counter(node.provider for node in assigned(model.session))
             notes = "; ".join(note for note in (choice.fallback, model.fallback) if note)
-            yield Surveyed(name, choice.provider, dict(nodes), notes or None)
+            yield Surveyed(name, choice.provider, dict(nodes), notes or None, model.kernels)
 
 
 def first_models(manifest: Manifest) -> dict[str, Weights]:

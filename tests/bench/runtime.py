@@ -6,7 +6,8 @@
 Each engine runs in a process and a python of its own, on as many threads as are asked for. All of them write the same
 number of tokens greedily, two samples for each of eight experts, after the same prompt; end tokens end nothing. Seconds
 are of the process, user and system; what is reported is the least of the rounds, and the ratio to the first engine is
-the median over the rounds of the ratio within a round.
+the median over the rounds of the ratio within a round. `octavo-FORM` uses octavo's own kernels, `octavo-FORM-stock`
+ONNX Runtime alone; `bf16` are checkpoints in bfloat16, exported to fp32 and computed in it.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ PROMPT, NEW, SAMPLES = 128, 64, 2
 def commands(home: Path, genai: str, llama: str, threads: int) -> dict[str, list[str]]:
     """How each engine is started."""
     ours, torch = [sys.executable, str(PEERS / "run_octavo.py")], [sys.executable, str(PEERS / "run_torch.py")]
-    found = {f"octavo-{form}": [*ours, str(home / f"bundle-{form}")] for form in ("fp32", "int8", "int4", "lora")}
+    found = {
+        f"octavo-{form}{'-stock' * (products == 'stock')}": [*ours, str(home / f"bundle-{form}"), products]
+        for form in ("fp32", "bf16", "int8", "int4", "lora")
+        for products in ("kernels", "stock")
+    }
     found["transformers"] = [*torch, "transformers", str(home / "experts")]
     found["optimum"] = [*torch, "optimum", str(home / "optimum")]
-    for form in ("fp32", "int4"):
+    for form in ("fp32", "bf16", "int4"):
         found[f"genai-{form}"] = [genai, str(PEERS / "run_genai.py"), str(home / f"genai-{form}")]
     for form in ("f32", "q8_0", "q4_0"):
         found[f"llama-{form}"] = [llama, str(PEERS / "run_llama.py"), str(home / "gguf"), form]

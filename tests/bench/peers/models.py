@@ -67,6 +67,15 @@ def save_adapter(base: Path, folder: Path, seed: int) -> None:
     save_tokenizer(folder)
 
 
+def save_half(expert: Path, folder: Path) -> None:
+    """The expert as a checkpoint in bfloat16."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    LlamaForCausalLM.from_pretrained(expert, dtype=torch.bfloat16).save_pretrained(folder)
+    save_tokenizer(folder)
+
+
 def missing(folder: Path) -> bool:
     """Whether the folder is still to be made; says so if it is."""
     if not folder.exists():
@@ -74,13 +83,15 @@ def missing(folder: Path) -> bool:
     return not folder.exists()
 
 
-def bundles(home: Path, experts: list[Path], adapters: list[Path]) -> None:
+def bundles(home: Path, experts: list[Path], halves: list[Path], adapters: list[Path]) -> None:
     """Octavo's own forms."""
     from octavo.exporters.export import export_bundle
 
     for precision in ("fp32", "int8", "int4"):
         if missing(home / f"bundle-{precision}"):
             export_bundle(experts, home / f"bundle-{precision}", precision=precision, verify=False)
+    if missing(home / "bundle-bf16"):
+        export_bundle(halves, home / "bundle-bf16", precision="fp32", verify=False)
     if missing(home / "bundle-lora"):
         export_bundle(adapters, home / "bundle-lora", base=experts[0], verify=False)
 
@@ -95,12 +106,12 @@ def optimum_forms(home: Path, experts: list[Path]) -> None:
             )
 
 
-def genai_forms(python: str, home: Path, experts: list[Path]) -> None:
-    """As genai's own builder makes them; int4 in octavo's block size and accuracy level."""
-    for precision in ("fp32", "int4"):
+def genai_forms(python: str, home: Path, experts: list[Path], halves: list[Path]) -> None:
+    """As genai's own builder makes them; int4 in octavo's block size and accuracy level, bf16 checkpoints in fp32."""
+    for form, precision, sources in (("fp32", "fp32", experts), ("bf16", "fp32", halves), ("int4", "int4", experts)):
         more = ["--extra_options", "int4_block_size=32", "int4_accuracy_level=4"] if precision == "int4" else []
-        for expert in experts:
-            out = home / f"genai-{precision}" / expert.name
+        for expert in sources:
+            out = home / f"genai-{form}" / expert.name
             if missing(out):
                 program = ["-m", "onnxruntime_genai.models.builder", "-m", str(expert), "-o", str(out), "-e", "cpu"]
                 run(python, *program, "-p", precision, "-c", str(home / "cache"), *more)
@@ -133,11 +144,15 @@ def main() -> None:
     for number, folder in enumerate(adapters):
         if missing(folder):
             save_adapter(experts[0], folder, number)
-    bundles(home, experts, adapters)
+    halves = [home / "experts-bf16" / folder.name for folder in experts]
+    for expert, half in zip(experts, halves, strict=True):
+        if missing(half):
+            save_half(expert, half)
+    bundles(home, experts, halves, adapters)
     if given.llama_python:
         gguf_forms(given.llama_python, home, experts)
     if given.genai_python:
-        genai_forms(given.genai_python, home, experts)
+        genai_forms(given.genai_python, home, experts, halves)
     optimum_forms(home, experts)
 
 

@@ -1,4 +1,7 @@
-"""Octavo's turns: `run_octavo.py BUNDLE THREADS`; the rows of all prompts share its batches."""
+"""Octavo's turns: `run_octavo.py BUNDLE kernels|stock THREADS`; the rows of all prompts share its batches.
+
+`kernels` are octavo's own, which must be compiled, `stock` is ONNX Runtime alone.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from octavo.runtime.local import Octavo
 CONTEXT = 192
 
 
-def main(bundle: Path, threads: int) -> None:
-    octavo = Octavo.load(bundle, devices=["cpu:0"], threads=threads, context=CONTEXT, verify=False)
+def main(bundle: Path, kernels: bool, threads: int) -> None:
+    octavo = Octavo.load(bundle, devices=["cpu:0"], threads=threads, context=CONTEXT, verify=False, kernels=kernels)
     options: dict[str, Any] = {"temperature": 0.0, "ends": False}
 
     def run(prompts: Rows, new: int, samples: int, together: bool) -> Rows:
@@ -36,4 +39,4 @@ def main(bundle: Path, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), {"kernels": True, "stock": False}[sys.argv[2]], int(sys.argv[3]))

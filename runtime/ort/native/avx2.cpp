@@ -1,0 +1,10 @@
+#include "products.h"
+
+namespace {
+typedef float V __attribute__((vector_size(32)));
+constexpr int LANES = 8, WIDE = 2, TALL = 6;
+constexpr size_t AHEAD = 4096;
+#include "dense.h"
+}  // namespace
+
+const Products AVX2 = {"avx2", WIDTH, product<Single>, product<Half>, LANES, nullptr, nullptr};

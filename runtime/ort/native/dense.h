@@ -1,0 +1,98 @@
+// Products of float32 rows with float32 or bfloat16 panels. Every element is one chain of fused multiply-adds over k in
+// order, so that a row's result does not depend on what rows are beside it. Included once per set of instructions,
+// which says V (a vector of floats), LANES, WIDE (vectors of a panel) and TALL (rows of a tile).
+constexpr size_t WIDTH = LANES * WIDE;
+constexpr size_t DEPTH = 384;  // of k, so that a panel's part stays near while many rows pass over it
+
+typedef uint32_t U __attribute__((vector_size(sizeof(V))));
+typedef V Unaligned __attribute__((aligned(4)));
+
+struct Single {
+  typedef float Stored;
+  static inline void load(const float* at, V* to) {
+    for (int j = 0; j < WIDE; j++) to[j] = *(const V*)(at + j * LANES);
+  }
+};
+
+struct Half {  // a pair of elements in each 32 bits: widening is a shift and a mask
+  typedef uint16_t Stored;
+  static inline void load(const uint16_t* at, V* to) {
+    for (int j = 0; j < WIDE; j += 2) {
+      U both = *(const U*)(at + j * LANES);
+      to[j] = (V)(both << 16);
+      to[j + 1] = (V)(both & 0xffff0000u);
+    }
+  }
+};
+
+// What a tile asks memory for while it computes: `lines` lines of 64 bytes from `next` on, with every step of k.
+struct Ahead {
+  const char* next;
+  int lines;
+};
+
+template <class Form, int M>
+static inline void tile(const float* a, size_t lda, const typename Form::Stored* b, size_t depth, float* c, size_t ldc,
+                        bool more, Ahead ahead) {
+  V sum[M][WIDE];
+  for (int i = 0; i < M; i++)
+    for (int j = 0; j < WIDE; j++) sum[i][j] = more ? (V) * (const Unaligned*)(c + i * ldc + j * LANES) : V{};
+  for (size_t k = 0; k < depth; k++, b += WIDTH) {
+    for (int line = 0; line < ahead.lines; line++, ahead.next += 64) __builtin_prefetch(ahead.next, 0, 2);
+    V w[WIDE];
+    Form::load(b, w);
+    for (int i = 0; i < M; i++) {
+      V x = V{} + a[i * lda + k];
+      for (int j = 0; j < WIDE; j++) sum[i][j] = x * w[j] + sum[i][j];
+    }
+  }
+  for (int i = 0; i < M; i++)
+    for (int j = 0; j < WIDE; j++) *(Unaligned*)(c + i * ldc + j * LANES) = sum[i][j];
+}
+
+template <class Form>
+static void rows(int m, const float* a, size_t lda, const typename Form::Stored* b, size_t depth, float* c, size_t ldc,
+                 bool more, Ahead ahead) {
+  switch (m) {
+    case 1: return tile<Form, 1>(a, lda, b, depth, c, ldc, more, ahead);
+    case 2: return tile<Form, 2>(a, lda, b, depth, c, ldc, more, ahead);
+    case 3: return tile<Form, 3>(a, lda, b, depth, c, ldc, more, ahead);
+    case 4: return tile<Form, 4>(a, lda, b, depth, c, ldc, more, ahead);
+    case 5: return tile<Form, 5>(a, lda, b, depth, c, ldc, more, ahead);
+    default: return tile<Form, TALL>(a, lda, b, depth, c, ldc, more, ahead);
+  }
+}
+
+template <class Form>
+static void panel(const Dense& p, const typename Form::Stored* b, float* c, size_t ldc) {
+  size_t tiles = (p.m + TALL - 1) / TALL, step = tiles == 1 ? p.k : DEPTH;
+  int wanted = WIDTH * sizeof(*b) / 64, lines = (wanted + tiles - 1) / tiles;
+  for (size_t k = 0; k < p.k; k += step, b += step * WIDTH) {
+    size_t depth = k + step < p.k ? step : p.k - k;
+    const char* next = (const char*)b + (tiles == 1 ? AHEAD : depth * WIDTH * sizeof(*b));
+    for (size_t t = 0; t < tiles; t++) {
+      size_t i = p.m * t / tiles, m = p.m * (t + 1) / tiles - i;
+      bool asks = t * lines < (size_t)wanted;
+      Ahead ahead{next + t * lines * 64 * depth, asks ? lines : 0};
+      rows<Form>(m, p.rows + i * p.k + k, p.k, b, depth, c + i * ldc, ldc, k > 0, ahead);
+    }
+  }
+}
+
+template <class Form>
+static void product(const Dense& p, size_t first, size_t last) {
+  typedef typename Form::Stored Stored;
+  for (size_t each = first; each < last; each++) {
+    const Stored* b = (const Stored*)p.panels + each * p.k * WIDTH;
+    size_t start = each * WIDTH, columns = p.n - start < WIDTH ? p.n - start : WIDTH;
+    if (columns == WIDTH) {
+      panel<Form>(p, b, p.out + start, p.n);
+    } else {
+      float* whole = new float[p.m * WIDTH];
+      panel<Form>(p, b, whole, WIDTH);
+      for (size_t i = 0; i < p.m; i++)
+        for (size_t j = 0; j < columns; j++) p.out[i * p.n + start + j] = whole[i * WIDTH + j];
+      delete[] whole;
+    }
+  }
+}

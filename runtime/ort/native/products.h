@@ -1,0 +1,32 @@
+// What one set of instructions offers: products of a few or many rows with a matrix in panels.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+struct Dense {  // rows [m, k] times panels into out [m, n]; panels [ceil(n / width)][k][width], zeros beyond n
+  const float* rows;
+  const void* panels;
+  float* out;
+  size_t m, k, n;
+};
+
+struct Few {  // rows quantized in blocks of 32: `q` [m, blocks * 32], `scale` and `sum` [m, blocks]
+  const int8_t* q;
+  const float* scale;
+  const int32_t* sum;
+  const uint8_t* panels;
+  float* out;
+  size_t m, blocks, n;
+};
+
+struct Products {
+  const char* name;
+  size_t width;                                                    // columns of a dense panel
+  void (*dense)(const Dense&, size_t first, size_t last);          // panels of float32
+  void (*half)(const Dense&, size_t first, size_t last);           // panels of bfloat16, in pairs half a vector apart
+  size_t vector;                                                   // floats of a vector
+  void (*few)(const Few&, int bits, size_t first, size_t last);    // panels of 16 columns; null without such
+  void (*quantize)(const float* row, size_t k, int8_t* q, float* scale, int32_t* sum);  // one row
+};
+
+extern const Products AVX2, AVX512;
