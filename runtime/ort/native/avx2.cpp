@@ -1,9 +1,12 @@
+#include <immintrin.h>
+
 #include "products.h"
 
 namespace {
 typedef float V __attribute__((vector_size(32)));
 constexpr int LANES = 8, WIDE = 2, TALL = 6;
 constexpr size_t AHEAD = 4096;
+inline V spread(float x) { return (V)_mm256_set1_ps(x); }
 #include "dense.h"
 }  // namespace
 

@@ -5,6 +5,7 @@ namespace {
 typedef float V __attribute__((vector_size(64)));
 constexpr int LANES = 16, WIDE = 4, TALL = 6;
 constexpr size_t AHEAD = 4096;
+inline V spread(float x) { return (V)_mm512_set1_ps(x); }
 #include "dense.h"
 
 // A block of 16 columns x 32 of k: packed weights, 16 scales, 16 zero points (a byte each).

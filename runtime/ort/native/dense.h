@@ -1,6 +1,6 @@
 // Products of float32 rows with float32 or bfloat16 panels. Every element is one chain of fused multiply-adds over k in
 // order, so that a row's result does not depend on what rows are beside it. Included once per set of instructions,
-// which says V (a vector of floats), LANES, WIDE (vectors of a panel) and TALL (rows of a tile).
+// which says V (a vector of floats), spread, LANES, WIDE (vectors of a panel) and TALL (rows of a tile).
 constexpr size_t WIDTH = LANES * WIDE;
 constexpr size_t DEPTH = 384;  // of k, so that a panel's part stays near while many rows pass over it
 
@@ -42,7 +42,7 @@ static inline void tile(const float* a, size_t lda, const typename Form::Stored*
     V w[WIDE];
     Form::load(b, w);
     for (int i = 0; i < M; i++) {
-      V x = V{} + a[i * lda + k];
+      V x = spread(a[i * lda + k]);
       for (int j = 0; j < WIDE; j++) sum[i][j] = x * w[j] + sum[i][j];
     }
   }
