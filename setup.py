@@ -18,6 +18,7 @@ PARTS = ["runtime", "exporters", "simulator", "profiles"]
 HOT = [
     *(f"runtime/core/{name}" for name in ("council", "kv", "policies", "query", "scheduler", "trace")),
     *(f"simulator/latency/{name}" for name in ("model", "physics", "work")),
+    "simulator/plan/batches",
     *(f"simulator/{name}" for name in ("device", "independent", "lane", "network", "outcomes", "station")),
     *(f"simulator/{name}" for name in ("timeline", "tokens", "truth", "world")),
 ]

@@ -63,6 +63,11 @@ class Client:
         with suppress(ConnectionError):
             await self._writer.wait_closed()
 
+    @property
+    def open(self) -> bool:
+        """Unless the server has closed it, which it may do with one that was idle for long."""
+        return not self._reader.at_eof()
+
     async def ask(self, seen: Seen, seed: int, **more: object) -> int:
         """The status of one query; `more` are further fields of its body."""
         body = json.dumps(CHAT | {"seed": seed} | more).encode()

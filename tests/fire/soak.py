@@ -73,13 +73,21 @@ class Load:
             await client.__aexit__()
 
     async def _ask(self, seed: int) -> None:
-        client = self._free.pop() if self._free else await Client(self.port).__aenter__()
+        client = await self._client()
         try:
             await client.ask(self.seen, seed)
         except (OSError, EOFError):
             self.seen.add(0, 0.0)
         else:
             self._free.append(client)
+
+    async def _client(self) -> Client:
+        """A connection that is free and still open, as every HTTP client looks for one; else a new one."""
+        while self._free:
+            if (client := self._free.pop()).open:
+                return client
+            await client.__aexit__()
+        return await Client(self.port).__aenter__()
 
     async def _watch(self, start: float, told: bool) -> None:
         minutes, before = 0, 0
