@@ -43,7 +43,10 @@ def answered(choices: Choices) -> Result:
 
 @lru_cache(maxsize=64)
 def compared(choices: Choices) -> tuple[PolicyPoint, ...]:
-    """Every policy on this fleet at this traffic; those that cannot run there are left out."""
+    """Every policy on this fleet at this traffic; those that cannot run there are left out.
+
+    None where nothing is known of how often answers are right.
+    """
     return tuple(point for name in policies(choices.scenario) if (point := _point(replace(choices, policy=name))))
 
 
@@ -51,6 +54,8 @@ def _point(choices: Choices) -> PolicyPoint | None:
     try:
         result = simulate(vary(scenario_of(choices), {"workload": {"queries": FEW}}), seeds=[SEED])
     except OctavoError:
+        return None
+    if "accuracy" not in result.metrics:
         return None
     busy = result["usd_per_query"] * result["utilisation"]
     return PolicyPoint(choices.policy, busy, result["accuracy"], None if result.overloaded else result["latency_p95"])

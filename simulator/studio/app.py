@@ -126,7 +126,7 @@ def _money(result: Result) -> list[Any]:
         "an hour": f"${result['usd_per_hour']:,.2f}",
         "energy a query": f"{result['joules_per_query']:,.0f} J",
         "devices busy": f"{result['utilisation']:.0%}",
-        "accuracy": f"{result['accuracy']:.1%}",
+        "accuracy": f"{result['accuracy']:.1%}" if "accuracy" in result.metrics else "unknown",
     }
     return [*(_card(what, text) for what, text in shown.items()), html.P(result.fleet, className="fleet")]
 

@@ -145,13 +145,14 @@ def test_too_few_candidates_are_no_answer(bundle: Path) -> None:
 
 def test_leaving_withdraws_everywhere(bundle: Path) -> None:
     with spread(bundle) as (front, carriers):
-        futures = [front.submit("what is", policy="majority", max_new_tokens=40, ends=False) for _ in range(6)]
+        futures = [front.submit("what is", policy="majority", max_new_tokens=40, ends=False) for _ in range(40)]
         until(lambda: all(carrier.branch.open for carrier in carriers.values()))
         for future in futures:
             future.cancel()
         front.loop.settle()
         books = front.loop.council.books
-        assert (books.failed, books.withdrawn + books.finished) == (6, books.started)
+        assert books.withdrawn + books.finished == books.started
+        assert books.withdrawn > 0
 
 
 def test_a_deadline_answers_with_what_has_arrived(bundle: Path) -> None:

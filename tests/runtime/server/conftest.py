@@ -77,7 +77,7 @@ def running(octavo: Any, tracers: Any = None, **settings: Any) -> Iterator[Runni
 def octavo(bundle: Path) -> Iterator[Any]:
     from octavo.runtime.local import Octavo
 
-    with Octavo.load(bundle, samples=2, provider="cpu", threads=1) as loaded:
+    with Octavo.load(bundle, samples=2, devices=["cpu:0", "cpu:1"], threads=1) as loaded:  # a lane an expert
         yield loaded
 
 
