@@ -109,24 +109,23 @@ class Tally:
         self.demand_enough(self.candidates)
         if not self.scores:
             return self.by_logprob("no score arrived; highest mean log-probability")
-        return self.choose(max(self.scores, key=lambda score: score.value).candidate, reason)
+        return self.choose(min(self.scores, key=best_first).candidate, reason)
 
     def by_logprob(self, reason: str = "highest mean log-probability") -> Answer:
         self.demand_enough(self.candidates)
-        return self.choose(max(self.eligible, key=lambda candidate: candidate.mean_logprob), reason)
+        return self.choose(min(self.eligible, key=likeliest_first), reason)
 
     def by_vote(self, weight: Callable[[Candidate], float], reason: str) -> Answer:
         """The label with the most weight, spoken by its likeliest candidate. Candidates without a label don't vote.
 
-        Of labels with equal weight the one with the likeliest speaker wins: not the one that arrived first, which would
-        depend on what else the machine does.
+        Of labels with equal weight the one with the likeliest speaker wins.
         """
         self.demand_enough(self.candidates)
         votes = count_votes(self.eligible, weight)
         if not votes:
             return self.by_logprob("no candidate has an answer to vote on; highest mean log-probability")
         speakers = [candidate for candidate in self.eligible if candidate.answer is not None]
-        return self.choose(max(speakers, key=lambda each: (votes[str(each.answer)], each.mean_logprob)), reason)
+        return self.choose(min(speakers, key=lambda each: (-votes[str(each.answer)], likeliest_first(each))), reason)
 
     def by(self, ranking: Ranking) -> Answer:
         """The answer by one of the rankings that policies offer."""
@@ -157,6 +156,16 @@ def demand(policy: str, **settings: tuple[object, tuple[str, ...] | int]) -> Non
                 raise ValueError(f"{policy}: {name} must be a whole number of at least {allowed}, got {value!r}")
         elif value not in allowed:
             raise ValueError(f"{policy}: {name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def likeliest_first(candidate: Candidate) -> tuple[float, str, int]:
+    """The order of candidates that are otherwise alike: never that of their arrival, which no seed decides."""
+    return -candidate.mean_logprob, candidate.inference.model, candidate.inference.sample
+
+
+def best_first(score: Score) -> tuple[float, tuple[float, str, int]]:
+    """The order of what a judge said."""
+    return -score.value, likeliest_first(score.candidate)
 
 
 def count_votes(candidates: Iterable[Candidate], weight: Callable[[Candidate], float]) -> dict[str, float]:
@@ -306,7 +315,7 @@ def pruned(panel: Ensemble, query: Query, after_tokens: int = 16, keep: float = 
     short = min(after_tokens, query.max_new_tokens)
     asked = [Inference(i.query, i.model, i.sample, max_new_tokens=short) for i in panel.ask_all(query)]
     yield from gather(tally, asked, judged=True)
-    ranked = sorted(tally.scores, key=lambda score: score.value, reverse=True)
+    ranked = sorted(tally.scores, key=best_first)
     kept = [score.candidate for score in ranked[: max(1, round(keep * len(ranked)))]] or list(tally.candidates)
     left = query.max_new_tokens - short
     going = [c for c in kept if not c.finished] if left > 0 and not tally.expired else []

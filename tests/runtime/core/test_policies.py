@@ -54,6 +54,22 @@ def test_majority_answers_with_the_label_most_candidates_share() -> None:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
+@pytest.mark.parametrize("name", ["ensemble", "mean_logprob"])
+def test_of_candidates_that_are_alike_the_same_one_wins_whichever_arrived_first(
+    name: str, order: tuple[int, ...]
+) -> None:
+    policy = policy_named(name)(PANEL if name == "ensemble" else UNJUDGED, QUERY)
+    asked = next(policy)
+    alike = [write(asked[place]) for place in order]
+    if name == "ensemble":
+        judges = [policy.send(candidate)[0] for candidate in alike]
+        results = [Score(candidate, 0.7, judge) for candidate, judge in zip(alike, judges, strict=True)]
+        assert answer_of(policy, *results).candidate.inference is asked[0]
+    else:
+        assert answer_of(policy, *alike).candidate.inference is asked[0]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
 def test_of_labels_with_equal_votes_the_likeliest_wins_whichever_arrived_first(order: tuple[int, ...]) -> None:
     policy = policy_named("majority")(UNJUDGED, QUERY)
     asked, logprobs, labels = next(policy), (-3.0, -0.2, -1.0, -2.0), "xyxy"
