@@ -11,8 +11,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from octavo.exporters.checkpoint import Array
+from octavo.exporters.package import companion
 from octavo.exporters.plan import Group, Member
 from octavo.exporters.text import TEXT
+from octavo.exporters.vocabulary import TOKENIZER_NAME
 from octavo.profiles.errors import BundleError, ConfigError
 
 TEXTS = 32  # sequences read of a text file, at most
@@ -58,7 +60,7 @@ class Reading:
 
     def _read(self, member: Member, length: int) -> tuple[list[Array], list[Array]] | None:
         """Of the text file's first lines, and of those after, by the model's own tokenizer."""
-        folder, tokenizer = member.checkpoint.folder, _tokenizer(member)
+        folder, tokenizer = member.checkpoint.folder, companion(TOKENIZER_NAME, member.checkpoint)
         text = self._text or next(iter(sorted(folder.parent.glob("tasks/*.jsonl"))), None)
         if text is None or (tokenizer is None and self._text is None):
             return None
@@ -74,7 +76,7 @@ class Reading:
 
     def _at_hand(self, group: Group, member: Member, length: int) -> tuple[list[Array], list[Array]]:
         """The text that comes along, or, for a tokenizer that makes nothing of it, tokens at random; ragged."""
-        vocabulary, tokenizer = group.graphs[0].vocab_size, _tokenizer(member)
+        vocabulary, tokenizer = group.graphs[0].vocab_size, companion(TOKENIZER_NAME, member.checkpoint)
         ids = np.zeros(0, np.int64)
         if tokenizer is not None:
             ids = np.array(Tokenizer.from_file(str(tokenizer)).encode(TEXT).ids, np.int64)
@@ -101,8 +103,3 @@ def read_texts(path: Path) -> list[str]:
 
 def _asked_and_answered(record: dict[str, object]) -> str:
     return f"{record.get('prompt', '')}{record.get('answer') or record.get('reference') or ''}"
-
-
-def _tokenizer(member: Member) -> Path | None:
-    places = [place / "tokenizer.json" for place in (member.checkpoint.folder, member.checkpoint.base) if place]
-    return next((place for place in places if place.is_file()), None)

@@ -43,9 +43,9 @@ def answered(choices: Choices) -> Result:
 
 @lru_cache(maxsize=64)
 def compared(choices: Choices) -> tuple[PolicyPoint, ...]:
-    """Every policy on this fleet at this traffic; those that cannot run there are left out.
+    """Every policy on this fleet at this traffic, less those that cannot run there.
 
-    None where nothing is known of how often answers are right.
+    The tuple is empty where nothing is known of how often answers are right.
     """
     return tuple(point for name in policies(choices.scenario) if (point := _point(replace(choices, policy=name))))
 
