@@ -21,6 +21,12 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+WHOLE: dict[str, np.dtype[Any]] = {  # of buffers that older versions of transformers saved; never of weights
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
 LARGEST_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
 INDEX_NAME = "model.safetensors.index.json"
 
@@ -68,13 +74,15 @@ class StoredTensor:
 
     def read(self) -> Array:
         """In its stored dtype."""
+        if self.dtype not in DTYPES:
+            raise BundleError(f"{self.path}: a tensor of {self.shape} is {self.dtype}; weights are {', '.join(DTYPES)}")
         array = np.fromfile(self.path, DTYPES[self.dtype], self.size, offset=self.offset)
         return array.reshape(self.shape)
 
     def head(self) -> bytes:
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
-            return stream.read(min(4096, self.size * DTYPES[self.dtype].itemsize))
+            return stream.read(min(4096, self.size * _itemsize(self.dtype)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +167,12 @@ def stored_tensors(path: Path) -> dict[str, Tensor]:
 
 def _stored_tensor(path: Path, data: int, size: int, name: str, entry: dict[str, Any]) -> StoredTensor:
     dtype, shape, (begin, end) = entry["dtype"], tuple(map(int, entry["shape"])), entry["data_offsets"]
-    if dtype not in DTYPES:
+    if dtype not in DTYPES | WHOLE:
         raise BundleError(f"{path}: {name} is {dtype}; floating-point checkpoints are read ({', '.join(DTYPES)})")
-    if end - begin != math.prod(shape) * DTYPES[dtype].itemsize or begin < 0 or data + end > size:
+    if end - begin != math.prod(shape) * _itemsize(dtype) or begin < 0 or data + end > size:
         raise BundleError(f"{path}: {name} lies outside the file or its size is not its shape's: the file is damaged")
     return StoredTensor(path, data + begin, dtype, shape)
+
+
+def _itemsize(dtype: str) -> int:
+    return (DTYPES | WHOLE)[dtype].itemsize

@@ -20,6 +20,7 @@ from octavo.exporters.package import Workshop, companion, copy_companions
 from octavo.exporters.plan import OWN, SHARED, Group, Member, plan, unused_low_rank
 from octavo.exporters.progress import ExportProgress, Stage, silent
 from octavo.exporters.reading import Reading
+from octavo.exporters.rereading import Rereading, rereading
 from octavo.exporters.rtx import check_build, check_installed
 from octavo.exporters.settings import Lora, Settings
 from octavo.exporters.value import HEAD_NAME, is_head, read_calibration
@@ -34,6 +35,7 @@ from octavo.profiles.manifest import (
     Manifest,
     Parity,
     Precision,
+    Reads,
     ValueEntry,
     Weights,
 )
@@ -50,6 +52,7 @@ def export_bundle(
     out: Path,
     *,
     value: Path | None = None,
+    value_reads: Reads | None = None,
     name: str | None = None,
     targets: Sequence[str] = ("cpu",),
     precision: Precision = "fp32",
@@ -77,7 +80,8 @@ def export_bundle(
     real text to compare each model with its original on. Experts may be PEFT folders: adapters of one base are stacked
     on it, to be picked row by row, or merged into it; `base` overrides the base that they name. With `lora="detect"`,
     full checkpoints that are `base` and something of low rank are stacked on it as well. `value` may also be a
-    folder with a `value_head.safetensors`, a head over the experts' own last hidden state. `check_build` lets
+    folder with a `value_head.safetensors`, a head over the experts' own last hidden state; `value_reads` says what a
+    value model reads: see `octavo.exporters.rereading`. `check_build` lets
     TensorRT-RTX's builder try every graph for TensorRT, without a GPU.
 
     Raises ConfigError for wrong arguments, BundleError for a checkpoint that cannot be exported, MachineError for a
@@ -100,13 +104,20 @@ def export_bundle(
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="octavo-")))
 
         groups = plan(experts, None if head else value, settings, scratch, head)
-        vocabulary = compare(_tokenizers(groups))
+        judges = [group for group in groups if group.head == "score"]
+        tokenizers = _tokenizers([group for group in groups if group.head != "score"])
+        reads = [rereading(group, tokenizers, value_reads) for group in judges]
+        if value_reads is not None and not judges:
+            raise ConfigError("value_reads: there is no value model that reads by itself")
+        alike = [group for group, its in zip(judges, reads, strict=True) if its.reads == "tokens"]
+        vocabulary = compare(tokenizers | _tokenizers(alike))
         told = [*_told(groups, settings), *_advice(groups, unused_low_rank(experts, settings)), vocabulary.note]
+        told += [note for group, its in zip(judges, reads, strict=True) for note in its.told(group.members[0].folder)]
         progress(ExportProgress("plan", None, 0, 1, "\n".join(filter(None, told))))
         workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
         try:
             parts = workshop, settings, reading, verifier, progress, groups, head, check_build, vocabulary.common
-            export = _Export(*parts)
+            export = _Export(*parts, next(iter(reads), None))
             return export.run(name or out.name, defaults)
         except OctavoError:
             workshop.discard()
@@ -135,8 +146,9 @@ def _told(groups: Sequence[Group], settings: Settings) -> Iterator[str]:
     for group in groups:
         names, graph = ", ".join(member.folder for member in group.members), group.graphs[0]
         if graph.route == "optimum":
-            yield f"{names}: traced by Optimum, context of {graph.kv.max_length} tokens: {graph.why}"
-        if settings.max_length and graph.kv.max_length < settings.max_length:
+            length = f"context of {graph.kv.max_length} tokens" if graph.kv else "read whole, without a cache"
+            yield f"{names}: traced by Optimum in fp32, {length}: {graph.why}"
+        if graph.kv and settings.max_length and graph.kv.max_length < settings.max_length:
             yield f"{names}: context of {graph.kv.max_length} tokens, its own, of the {settings.max_length} asked for"
 
 
@@ -179,6 +191,7 @@ class _Export:
     head: Path | None = None
     check_build: bool = False
     tokenizer: bytes | None = None
+    rereading: Rereading | None = None
     graphs: list[GraphEntry] = field(default_factory=list)
     experts: list[ExpertEntry] = field(default_factory=list)
     value: ValueEntry | None = None
@@ -232,9 +245,9 @@ class _Export:
         """Write and verify a model, unless an interrupted export had done so."""
         bundle, folder = self.workshop.folder, member.folder
         settled = f"{self.settings.precision} {self.verifier is not None}"
-        if self.settings.kv == "int8":
+        if group.graphs[0].scaled:
             settled += self.reading.digest(group, member)
-        key = member_key(member.checkpoint, models, settled, self.tokenizer)
+        key = member_key(member.checkpoint, models, settled, self.tokenizer_of(group))
         weights = read_finished(bundle, folder, key)
         if weights is None:
             shutil.rmtree(bundle / folder, ignore_errors=True)
@@ -246,12 +259,14 @@ class _Export:
         self.tell("weights", member.folder)
         folder = self.workshop.folder / member.folder
         folder.mkdir()
-        copy_companions(member.checkpoint, folder, tokenizer=self.tokenizer)
+        copy_companions(member.checkpoint, folder, tokenizer=self.tokenizer_of(group))
+        if group.head == "score" and self.rereading and self.rereading.tokenizer:
+            (folder / TOKENIZER_NAME).write_bytes(self.rereading.tokenizer)
         hashed = write_weights(folder / OWN, group.weights, group.layout, OWN, member.checkpoint)
         self.workshop.hashes[f"{member.folder}/{OWN}"] = hashed
         for graph in group.graphs:
             (folder / model_name(graph)).write_bytes(models[graph.name])
-        if self.settings.kv == "int8":
+        if group.graphs[0].scaled:
             self.tell("scales", member.folder)
             calibrate(self.workshop.folder, group, member, self.settings, self.reading.measured(group, member))
             del self.workshop.hashes[f"{member.folder}/{OWN}"]  # of the file before the scales were in it
@@ -260,6 +275,11 @@ class _Export:
             Weights(graph=graph.name, model=f"{member.folder}/{model_name(graph)}", locations=locations)
             for graph in group.graphs
         ]
+
+    def tokenizer_of(self, group: Group) -> bytes | None:
+        """The tokenizer file to write in place of a model's own; None: none."""
+        own = self.rereading is not None and self.rereading.reads != "tokens" and group.head == "score"
+        return self.rereading.tokenizer if own and self.rereading else self.tokenizer
 
     def verified(self, group: Group, member: Member, weights: list[Weights]) -> list[Weights]:
         """The weights with their parity, if it is asked for. Raises GateError."""
@@ -271,7 +291,7 @@ class _Export:
         for index, parity in enumerate(measured):
             name = names[index // len(weights)]
             self.tell("parity", name, parity=parity)
-            self.verifier.gate(name, [parity])
+            self.verifier.gate(name, group, parity)
         repeated = weights * len(names)
         return [entry.model_copy(update={"parity": parity}) for entry, parity in zip(repeated, measured, strict=True)]
 
@@ -289,7 +309,8 @@ class _Export:
             "weights": weights,
         }
         if group.head == "score":
-            self.value = ValueEntry(**common, **_calibrated(checkpoint.folder))
+            read = self.rereading.entry() if self.rereading else {}
+            self.value = ValueEntry(**common, **_calibrated(checkpoint.folder), **read)
         else:
             self.experts.append(ExpertEntry(**common, vocab_size=group.graphs[0].vocab_size))
         self.done += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import onnx_ir as ir
 
+from octavo.exporters.checkpoint import DTYPES, WHOLE, Tensor
 from octavo.exporters.decoder import Drawing
 from octavo.exporters.heads import fit_heads
 from octavo.exporters.linear import Dense
@@ -42,7 +43,7 @@ BITS = {"int8": 8, "int4": 4}
 class Graph:
     """A graph without its weights. `decoder` says what it computes where the graph is our own drawing.
 
-    `why` says why it was traced where it was.
+    `why` says why it was traced where it was. A classifier that reads a sequence at once has no `kv`.
     """
 
     name: str
@@ -51,12 +52,17 @@ class Graph:
     head: HeadKind
     vocab_size: int
     net: Net
-    kv: KVLayout
+    kv: KVLayout | None
     decoder: Decoder | None = None
     outputs: Outputs = EVERYTHING
     adapters: tuple[Adapter, ...] = ()
     route: Literal["native", "optimum"] = "native"
     why: str = ""
+
+    @property
+    def scaled(self) -> bool:
+        """Whether its cache is in int8, by scales that are to be measured."""
+        return self.kv is not None and self.kv.scales is not None
 
     @property
     def weights(self) -> Iterable[Weight]:
@@ -69,7 +75,7 @@ class Graph:
     def entry(self, model: bytes) -> GraphEntry:
         """What the manifest says of the serialized graph, after checking it. Raises BundleError."""
         digest, checked = hashlib.sha256(model).hexdigest(), check_graph(model, self.lowering)
-        settings = _tensorrt_settings(self.net, self.kv.max_length) if self.lowering == "tensorrt" else {}
+        settings = _tensorrt_settings(self.net, self.kv.max_length) if self.kv and self.lowering == "tensorrt" else {}
         return self.described().model_copy(update={"sha256": digest, "checked": checked, **settings})
 
     def described(self) -> GraphEntry:
@@ -87,7 +93,7 @@ class Graph:
             kv=self.kv,
             route=self.route,
             adapters=[adapter.name for adapter in self.adapters],
-            providers=["CPUExecutionProvider"] if self.kv.scales else PROVIDERS[self.lowering],
+            providers=["CPUExecutionProvider"] if self.scaled else PROVIDERS[self.lowering],
         )
 
 
@@ -122,12 +128,15 @@ def draw_graph(
     return Graph(*about, lower.net, cache, decoder, outputs, adapters)
 
 
-def check_tensors(graph: Graph, stored: dict[str, tuple[int, ...]], source: str) -> None:
+def check_tensors(graph: Graph, tensors: Mapping[str, Tensor], source: str) -> None:
     """Every tensor that the graph reads must be in the checkpoint, and every one there be read. Raises BundleError."""
+    stored = {name: tensor.shape for name, tensor in tensors.items()}
     wanted = {source for weight in graph.weights for source in weight.sources}
     missing, unread = sorted(wanted - set(stored)), sorted(set(stored) - wanted - _ignorable(graph, stored))
     if missing:
         raise BundleError(f"{source}: {len(missing)} tensors are missing: {', '.join(missing[:4])}")
+    if whole := sorted(name for name in wanted if tensors[name].dtype in WHOLE):
+        raise BundleError(f"{source}: {whole[0]} is {tensors[whole[0]].dtype}; weights are {', '.join(DTYPES)}")
     if any(".lora_a." in name for name in unread):
         module = next(name for name in unread if ".lora_a." in name).split(".lora_a.")[0]
         raise BundleError(f"{source}: an adapter of {module} cannot be stacked; --lora merged takes it")

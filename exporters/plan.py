@@ -16,7 +16,7 @@ from octavo.exporters.settings import Settings
 from octavo.exporters.sharing import shared_weights
 from octavo.exporters.spec import Decoder, Head
 from octavo.exporters.tensorrt import CACHE_LENGTH
-from octavo.exporters.value import open_classifier, with_head
+from octavo.exporters.value import SCORE, open_classifier, with_head
 from octavo.exporters.weights import Layout, Weight, lay_out
 from octavo.exporters.wrapper import language_model
 from octavo.profiles.errors import BundleError
@@ -103,9 +103,40 @@ def plan(
     planned = [_group(draft, index, settings) for index, draft in enumerate(drafts)]
     planned += _traced(list(foreign.values()), len(planned), settings, scratch)
     if value is not None:
-        member = Member(names[-1], open_classifier(value))
-        planned.append(_group(_Draft(_described(member.checkpoint, "score", settings), [member]), 0, settings))
+        planned.append(_judge(Member(names[-1], open_classifier(value)), settings, scratch))
     return planned
+
+
+def _judge(member: Member, settings: Settings, scratch: Scratch) -> Group:
+    """The value model: drawn where the native route knows it, else traced: a decoder with its cache, others whole."""
+    checkpoint = member.checkpoint
+    why = "as asked"
+    if settings.route != "optimum":
+        try:
+            decoder = _described(checkpoint, "score", settings)
+        except BundleError as error:
+            why = str(error)
+            if settings.route == "native":
+                raise
+        else:
+            return _group(_Draft(decoder, [member]), 0, settings)
+    from octavo.exporters.classifier import traced_classifier
+    from octavo.exporters.traced import traced_score
+    from octavo.exporters.tracing import CLASSIFICATION, traceable
+
+    family, name = checkpoint.model_type, "value-ort-fp32"
+    if settings.lowerings != ["ort"]:
+        raise BundleError(f"{why}. Optimum might trace it, but only for the targets cpu and cuda")
+    try:
+        if SCORE in checkpoint.tensors and traceable(family):
+            graph, traced = traced_score(name, checkpoint, settings, scratch())
+        elif traceable(family, CLASSIFICATION):
+            graph, traced = traced_classifier(name, checkpoint, scratch())
+        else:
+            raise BundleError(f"Optimum cannot trace {family!r} classifiers either")
+    except BundleError as error:
+        raise error if why == "as asked" else BundleError(f"{why}. {error}") from None
+    return _laid_out((replace(graph, why=why),), [Member(member.folder, traced)])
 
 
 def all_weights(graphs: Iterable[Graph]) -> list[Weight]:
@@ -198,8 +229,7 @@ def _group(draft: _Draft, index: int, settings: Settings) -> Group:
     )
     for graph in graphs:
         for member in members:
-            stored = {name: tensor.shape for name, tensor in member.checkpoint.tensors.items()}
-            check_tensors(graph, stored, str(member.checkpoint.folder))
+            check_tensors(graph, member.checkpoint.tensors, str(member.checkpoint.folder))
     return _laid_out(graphs, members)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,7 @@ class Player:
         threads: int = 1,
     ):
         assert graph.kv is not None
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.disable_prepacking", "1")  # a packed copy would double the memory
-        self._session = open_session(bundle, weights, options, ["CPUExecutionProvider"])
+        self._session = _opened(bundle, weights, threads)
         self.adapter = adapter
         self._output = graph.outputs[0].name
         self._others = [output.name for output in graph.outputs[1:] if not output.name.startswith("present.")]
@@ -91,6 +87,33 @@ class Player:
         lengths = held + 1
         picks = np.zeros((len(ids), 1))
         return np.asarray(self.run(slice(0, len(ids)), ids[:, None], held, lengths, int(lengths.max()), picks)[:, 0])
+
+
+def classify(
+    bundle: Path, weights: Weights, graph: GraphEntry, sequences: Sequence[tuple[Array, Array]], pad: int, threads: int
+) -> Array:
+    """The score of each sequence (token ids and their types) by a classifier that reads them whole.
+
+    They are one batch, padded with `pad`.
+    """
+    lengths = np.array([len(ids) for ids, _ in sequences])
+    feeds = {name: np.zeros((len(lengths), lengths.max()), np.int64) for name in ("input_ids", "token_type_ids")}
+    feeds["input_ids"] += pad
+    for row, (ids, types) in enumerate(sequences):
+        feeds["input_ids"][row, : len(ids)], feeds["token_type_ids"][row, : len(ids)] = ids, types
+    feeds["attention_mask"] = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    inputs = {entry.name for entry in graph.inputs}
+    session = _opened(bundle, weights, threads)
+    return np.asarray(session.run(["score_logit"], {name: feeds[name] for name in inputs})[0])
+
+
+def _opened(bundle: Path, weights: Weights, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "1")  # a packed copy would double the memory
+    return open_session(bundle, weights, options, ["CPUExecutionProvider"])
 
 
 Told = dict[str, Array]  # what a graph says of positions, by output: [positions, ...]

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from octavo.exporters.checkpoint import Array
+from octavo.exporters.checkpoint import Array, Checkpoint
+from octavo.exporters.classifier import longest
 from octavo.exporters.package import companion
 from octavo.exporters.plan import Group, Member
 from octavo.exporters.text import TEXT
@@ -23,6 +24,8 @@ ENOUGH = 768  # tokens read of a text file
 DRAWN, WIDTH = 4, 64  # sequences and their tokens where no text was given
 LEAST = 128  # tokens to measure scales on
 VARIED = 24  # different tokens that a tokenizer must make of the text at hand for it to be worth reading
+PAIRS = 6  # that a classifier reads
+LONG = 512  # tokens of the longest of them, at most
 SEED = 1
 
 
@@ -31,6 +34,7 @@ class Reading:
 
     def __init__(self, text: Path | None):
         self._text = text
+        self._found: dict[tuple[Path, int], tuple[list[Array], list[Array]]] = {}  # a text is read once
         if text is not None and not text.is_file():
             raise ConfigError(f"{text}: no such file to read parity text from")
 
@@ -50,13 +54,30 @@ class Reading:
             raise ConfigError(f"parity_text: {self._text}: {tokens} tokens are {what}; give {LEAST} or more")
         return found
 
+    def judged(self, member: Member) -> list[tuple[Array, Array]]:
+        """Pairs of text for a classifier that reads them whole: token ids and their types; the last is a long one."""
+        checkpoint = member.checkpoint
+        tokenizer, most = companion(TOKENIZER_NAME, checkpoint), min(LONG, longest(checkpoint))
+        if tokenizer is None:
+            return _random_pairs(checkpoint, most)
+        encoder = Tokenizer.from_file(str(tokenizer))
+        encoder.no_padding()
+        encoder.enable_truncation(most)
+        texts = (read_texts(self._text) if self._text else TEXT.split("\n\n"))[:PAIRS]
+        halves = [(text[: len(text) // 2], text[len(text) // 2 :]) for text in texts if len(text) > 1]
+        found = [encoder.encode(first, second) for first, second in [*halves, (_repeated(texts, most), texts[0])]]
+        return [(np.array(each.ids, np.int64), np.array(each.type_ids, np.int64)) for each in found if each.ids]
+
     def digest(self, group: Group, member: Member) -> str:
         """Equal for equal text to measure on."""
         return hashlib.sha256(b"".join(ids.tobytes() for ids in self.measured(group, member))).hexdigest()
 
     def _halves(self, group: Group, member: Member) -> tuple[list[Array], list[Array]]:
-        length = min(TOKENS, min(graph.kv.max_length for graph in group.graphs) // 2)
-        return self._read(member, length) or self._at_hand(group, member, min(WIDTH, length))
+        length = min(TOKENS, min(graph.kv.max_length for graph in group.graphs if graph.kv) // 2)
+        key = member.checkpoint.folder, length
+        if key not in self._found:
+            self._found[key] = self._read(member, length) or self._at_hand(group, member, min(WIDTH, length))
+        return self._found[key]
 
     def _read(self, member: Member, length: int) -> tuple[list[Array], list[Array]] | None:
         """Of the text file's first lines, and of those after, by the model's own tokenizer."""
@@ -85,6 +106,21 @@ class Reading:
         first, after = np.split(ids, [DRAWN * length])
         rows = [row[: max(1, length - index)] for index, row in enumerate(first.reshape(DRAWN, length))]
         return rows, [after[start : start + length] for start in range(0, len(after), length)]
+
+
+def _repeated(texts: Sequence[str], tokens: int) -> str:
+    """Enough text for so many tokens."""
+    text = " ".join(texts)
+    return text * (1 + 8 * tokens // len(text))
+
+
+def _random_pairs(checkpoint: Checkpoint, most: int) -> list[tuple[Array, Array]]:
+    """Tokens at random, none of them the padding's, which some families count positions by."""
+    random, pad = np.random.default_rng(SEED), checkpoint.config.get("pad_token_id")
+    lengths = [*(max(2, most // (2 + row)) for row in range(PAIRS)), most]
+    vocabulary = np.delete(np.arange(int(checkpoint.config["vocab_size"])), [] if pad is None else [pad])
+    types = 1 if int(checkpoint.config.get("type_vocab_size") or 0) > 1 else 0
+    return [(random.choice(vocabulary, n), np.repeat([0, types], [n // 2, n - n // 2])) for n in lengths]
 
 
 def upto(rows: Sequence[Array], tokens: int) -> list[Array]:

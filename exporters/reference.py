@@ -50,6 +50,13 @@ class Reference:
             scores = np.asarray(self._model.score(trunk)[0].float().numpy())
             return scores if scores.shape[1] == 1 else scores[:, 1:] - scores[:, :1]
 
+    def score(self, feeds: dict[str, Array]) -> Array:
+        """A classifier's logit of one sequence read whole, [1]; of two labels, the log-odds of label 1."""
+        with torch.no_grad():
+            batch = {name: torch.from_numpy(array)[None] for name, array in feeds.items()}
+            labels = self._model(**batch).logits[0].float().numpy()
+            return np.asarray(labels if len(labels) == 1 else labels[1:] - labels[:1])
+
     def hidden(self, ids: Array) -> Array:
         """The last hidden state, normed, of every position of one sequence: [sequence, hidden_size]."""
         with torch.no_grad():

@@ -70,7 +70,7 @@ class Settings:
 
     def untraceable(self, model_type: str) -> str:
         """Why the `optimum` route cannot take over a model that the native route does not know; empty where it can."""
-        from octavo.exporters.traced import traceable
+        from octavo.exporters.tracing import traceable
 
         if not traceable(model_type):
             return f"Optimum cannot trace {model_type!r} models with a cache either"

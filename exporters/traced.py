@@ -8,38 +8,29 @@ written to their place in the cache. Slower than the native graphs, and the same
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from octavo.exporters.checkpoint import Array, Checkpoint, Tensor
+from octavo.exporters.checkpoint import Checkpoint, Tensor
 from octavo.exporters.families import LONGEST
 from octavo.exporters.graph import Graph
 from octavo.exporters.net import Net
 from octavo.exporters.outputs import FLOAT, PICKS, Outputs
 from octavo.exporters.settings import Settings
-from octavo.exporters.weights import Weight
+from octavo.exporters.spec import Head
+from octavo.exporters.tracing import GENERATION, take_over, trace, traceable, traced_tensors
+from octavo.exporters.value import SCORE
 from octavo.profiles.errors import BundleError
 from octavo.profiles.manifest import KVLayout
 
-TASK = "text-generation-with-past"
-INLINE = 1024  # elements; smaller initializers stay in the graph
 PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)$")
 WINDOWS = ("sliding_window", "attention_window", "local_attention", "attention_window_size")
 KNOWN = {"input_ids", "attention_mask", "position_ids"}
-
-
-def traceable(model_type: str) -> bool:
-    """Whether Optimum can trace this kind of model."""
-    import optimum.exporters.onnx.model_configs  # noqa: F401  (registers what it can export)
-    from optimum.exporters.tasks import TasksManager
-
-    return model_type in TasksManager.get_supported_model_type_for_task(TASK, exporter="onnx")
 
 
 def traced_graph(name: str, checkpoint: Checkpoint, settings: Settings, scratch: Path) -> tuple[Graph, Checkpoint]:
@@ -52,15 +43,22 @@ def traced_graph(name: str, checkpoint: Checkpoint, settings: Settings, scratch:
         raise BundleError(f"{where}: the optimum route exports all logits in fp32, for the targets cpu and cuda")
     if checkpoint.base is not None or not traceable(checkpoint.model_type):
         raise BundleError(f"{where}: Optimum cannot trace {checkpoint.model_type!r} models with a cache")
-    try:
-        model = trace(where, scratch)
-    except Exception as error:  # of Optimum, transformers, torch or onnx: anything
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise BundleError(f"{where}: Optimum cannot trace it: {type(error).__name__}: {reason}") from error
+    model = trace(checkpoint, GENERATION, scratch)
     tensors: dict[str, Tensor] = dict(traced_tensors(model, where / "config.json"))
     net, kv = Fitting(model, checkpoint, _context(checkpoint, settings)).fit()
     graph = Graph(name, "ort", "fp32", "logits", _vocabulary(net), net, kv, route="optimum")
     return graph, replace(checkpoint, tensors=tensors)
+
+
+def traced_score(name: str, classifier: Checkpoint, settings: Settings, scratch: Path) -> tuple[Graph, Checkpoint]:
+    """The same of a decoder with a score head, always in fp32."""
+    where = classifier.folder
+    model = trace(classifier, GENERATION, scratch, classifier.read(SCORE))
+    tensors: dict[str, Tensor] = dict(traced_tensors(model, where / "config.json"))
+    net, kv = Fitting(model, classifier, _context(classifier, settings), "score").fit()
+    vocabulary = int(classifier.config.get("vocab_size", 1))
+    graph = Graph(name, "ort", "fp32", "score", vocabulary, net, kv, route="optimum")
+    return graph, replace(classifier, tensors=tensors)
 
 
 def _context(checkpoint: Checkpoint, settings: Settings) -> int:
@@ -89,51 +87,14 @@ def _vocabulary(net: Net) -> int:
     return int(net.outputs[0].shape[2])
 
 
-def trace(folder: Path, scratch: Path) -> ir.Model:
-    """Let Optimum trace a checkpoint in fp32 into the folder `scratch`; tensors are read from there when needed."""
-    from optimum.exporters.onnx import main_export
-    from transformers.utils import logging
-
-    told = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of the libraries to each other; parity is what tells
-            main_export(str(folder), scratch, task=TASK, do_validation=False, local_files_only=True, device="cpu")
-    finally:
-        logging.set_verbosity(told)
-    return ir.load(scratch / "model.onnx")
-
-
-@dataclass(frozen=True, slots=True)
-class TracedTensor:
-    """An initializer of a traced graph."""
-
-    tensor: ir.TensorProtocol
-    path: Path
-    dtype: str = "traced"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(int(size) for size in self.tensor.shape.numpy())
-
-    @property
-    def size(self) -> int:
-        return int(self.tensor.size)
-
-    def read(self) -> Array:
-        return np.asarray(self.tensor.numpy())
-
-    def head(self) -> bytes:
-        return self.read().ravel()[:1024].tobytes()
-
-
 class Fitting:
     """A traced graph being fitted: cache and positions before it, new keys and picked logits after it."""
 
-    def __init__(self, model: ir.Model, checkpoint: Checkpoint, max_length: int):
+    def __init__(self, model: ir.Model, checkpoint: Checkpoint, max_length: int, head: Head = "logits"):
         self.graph = model.graph
         self.net = Net("decoder", model.opset_imports[""])
         self.max_length = max_length
+        self.head = head
         self.inputs = {str(value.name): value for value in model.graph.inputs}
         self.pasts = [value for name, value in self.inputs.items() if PAST.match(name)]
         self.where = str(checkpoint.folder)
@@ -150,12 +111,16 @@ class Fitting:
         self._replace({"input_ids": self.ids, "attention_mask": self._mask(), "position_ids": self.positions})
         self._replace({str(past.name): self._past(cache) for past, cache in zip(self.pasts, caches, strict=True)})
         outputs = {str(value.name): value for value in self.graph.outputs}
-        self._take_over()
-        vocabulary = outputs["logits"].shape
-        assert vocabulary is not None
-        picked = self.net.op("GatherND", outputs["logits"], self.picks, batch_dims=1)
-        outputs["logits"].name = "all_logits"
-        self.net.output(picked, "logits", FLOAT, [*PICKS, int(vocabulary[2])])
+        take_over(self.graph, self.net)
+        every = outputs["logits"]
+        assert every.shape is not None
+        picked = self.net.op("GatherND", every, self.picks, batch_dims=1)
+        every.name = "all_logits"
+        if self.head == "logits":
+            self.net.output(picked, "logits", FLOAT, [*PICKS, int(every.shape[2])])
+        else:
+            score = self.net.op("Squeeze", picked, self.net.constant([2], "axis"))
+            self.net.output(score, "score_logit", FLOAT, PICKS)
         for past, cache in zip(self.pasts, caches, strict=True):
             self._present(outputs[str(past.name).replace("past_key_values", "present")], cache)
         _, heads, _, size = self._cache(self.pasts[0])
@@ -221,38 +186,3 @@ class Fitting:
         for name, value in values.items():
             if name in self.inputs:
                 ir.convenience.replace_all_uses_with(self.inputs[name], value)
-
-    def _take_over(self) -> None:
-        """Move the traced nodes and initializers into the new graph; large initializers become weights."""
-        initializers = list(self.graph.initializers.values())
-        nodes = list(self.graph)
-        self.graph.outputs.clear()
-        self.graph.remove(nodes)
-        self.net.adopt(nodes)
-        for value in initializers:
-            self.net.adopt_initializer(value, large=_weight(value) if _size(value) >= INLINE else None)
-
-
-def traced_tensors(model: ir.Model, origin: Path) -> dict[str, TracedTensor]:
-    """The large initializers of a traced graph, by name; `origin` is a file of the checkpoint that was traced."""
-    return {
-        name: TracedTensor(value.const_value, origin)
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None and _size(value) >= INLINE
-    }
-
-
-def _size(value: ir.Value) -> int:
-    assert value.const_value is not None
-    return int(value.const_value.size)
-
-
-def _weight(value: ir.Value) -> Weight:
-    tensor = value.const_value
-    assert tensor is not None
-    shape = tuple(int(size) for size in tensor.shape.numpy())
-    return Weight(str(value.name), tensor.dtype, shape, (str(value.name),), _as_stored)
-
-
-def _as_stored(stored: Array) -> Any:
-    return stored

@@ -33,6 +33,7 @@ def runnable(
 
 def _write_twin(folder: Path, graph: Graph, checkpoint: Checkpoint) -> tuple[Path, GraphEntry, Weights]:
     assert graph.decoder is not None
+    assert graph.kv is not None
     twin = draw_graph(
         f"{graph.name}-twin",
         graph.decoder,

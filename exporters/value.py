@@ -59,13 +59,24 @@ def open_classifier(folder: Path) -> Checkpoint:
     checkpoint = open_checkpoint(folder)
     score = checkpoint.tensors.get(SCORE)
     if score is None:
-        what = "no score.weight; a value model is a sequence-classification checkpoint of a decoder, or a value head"
-        raise BundleError(f"{folder}: {what} ({HEAD_NAME})")
+        return _with_labels(checkpoint)
     if len(score.shape) != 2 or score.shape[0] > 2:
         raise BundleError(f"{folder}: {SCORE} is {score.shape}; a value model has one label (its logit), or two")
     if score.shape[0] == 1:
         return checkpoint
     return replace(checkpoint, tensors=checkpoint.tensors | {SCORE: OddsTensor(score)})
+
+
+def _with_labels(checkpoint: Checkpoint) -> Checkpoint:
+    """A classifier whose head has a name of its family's: what it is and how many labels it has, its config says."""
+    config, folder = checkpoint.config, checkpoint.folder
+    if not any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+        what = "no score.weight, and its config is of no sequence classifier; a value model is one"
+        raise BundleError(f"{folder}: {what}, or a head ({HEAD_NAME})")
+    labels = len(config["id2label"]) if config.get("id2label") else int(config.get("num_labels", 2))
+    if labels > 2:
+        raise BundleError(f"{folder}: it has {labels} labels; a value model has one label (its logit), or two")
+    return checkpoint
 
 
 def is_head(folder: Path) -> bool:

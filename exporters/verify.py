@@ -10,9 +10,20 @@ import torch
 
 from octavo.exporters.checkpoint import Array
 from octavo.exporters.outputs import VALUE_HEAD
-from octavo.exporters.parity import Original, Played, Task, ask, gate, greedy_equal, measure, run, tolerance_of
+from octavo.exporters.parity import (
+    Original,
+    Played,
+    Task,
+    Tolerance,
+    ask,
+    gate,
+    greedy_equal,
+    measure,
+    run,
+    tolerance_of,
+)
 from octavo.exporters.plan import Group, Member
-from octavo.exporters.player import SMALL, Player
+from octavo.exporters.player import SMALL, Player, classify
 from octavo.exporters.reading import Reading
 from octavo.exporters.reference import open_reference
 from octavo.exporters.settings import Settings
@@ -29,8 +40,6 @@ class Verifier:
 
     def __init__(self, settings: Settings, reading: Reading):
         self._precision = settings.precision
-        self._tolerance = tolerance_of(settings.precision, settings.kv)
-        self._exact = settings.precision == "fp32" and settings.kv == "model"
         self._reading = reading
         self._proven: set[str] = set()
 
@@ -60,18 +69,41 @@ class Verifier:
         base: Path | None,
         adapter: int = 0,
     ) -> list[Parity]:
+        if group.graphs[0].kv is None:
+            return [self._whole(bundle, group, member, weights[0])]
         task = self._task(group, member)
+        tolerance = self._tolerance(group)
         played = []
         for graph, entry in zip(group.graphs, weights, strict=True):
             with runnable(bundle, graph, member.checkpoint, entry) as (folder, model, files):
                 played.append(run(_player(folder, files, model, task, adapter, member), task))
-        judge, margin = _value_head(group, member), self._tolerance.margin
+        judge, margin = _value_head(group, member), tolerance.margin
         with open_reference(original_folder, group.head, base) as reference:
             original = ask(reference, str(original_folder), task, judge)
             equal = [greedy_equal(reference, task, one.written, margin) for one in played]
         _finite(original, played, self._precision)
         self._proven |= {graph.name for graph in group.graphs}
-        return [measure(one, original, same, self._tolerance) for one, same in zip(played, equal, strict=True)]
+        return [measure(one, original, same, tolerance) for one, same in zip(played, equal, strict=True)]
+
+    def _whole(self, bundle: Path, group: Group, member: Member, weights: Weights) -> Parity:
+        """Of a classifier that reads sequences whole."""
+        sequences, folder = self._reading.judged(member), member.checkpoint.folder
+        pad, graph = int(member.checkpoint.config.get("pad_token_id") or 0), group.graphs[0].described()
+        try:
+            scored = classify(bundle, weights, graph, sequences, pad, _threads(member))
+        except Exception as error:  # of ONNX Runtime: what was traced holds for the sizes of its example alone
+            raise BundleError(f"{folder}: the traced graph does not run: {str(error).splitlines()[0]}") from error
+        played = Played({"score_logit": scored}, np.zeros(0))
+        with open_reference(folder, "score") as reference:
+            scores = np.concatenate([reference.score(_alone(graph, *sequence)) for sequence in sequences])
+        original = Original(str(folder), scores[:, None])
+        _finite(original, [played], "fp32")
+        return measure(played, original, None, self._tolerance(group))
+
+    def _tolerance(self, group: Group) -> Tolerance:
+        """What a traced graph may cost is fp32's, whatever the others are in."""
+        graph = group.graphs[0]
+        return tolerance_of(graph.precision, "int8" if graph.scaled else "model")
 
     def _task(self, group: Group, member: Member) -> Task:
         """What to read and write: in fp32 less of it once another model has proven the graph, for then any token tells.
@@ -79,17 +111,17 @@ class Verifier:
         Coarser precisions are held to means, which want all positions for each model.
         """
         sequences = self._reading.compared(group, member)
-        known = self._exact and all(graph.name in self._proven for graph in group.graphs)
-        writes = self._exact and group.head == "logits"
+        exact = group.graphs[0].precision == "fp32" and not group.graphs[0].scaled
+        known = exact and all(graph.name in self._proven for graph in group.graphs)
+        writes = exact and group.head == "logits"
         if known:
             sequences = [row[: AGAIN - index] for index, row in enumerate(sequences[:ROWS_AGAIN])]
         most = min(GREEDY_AGAIN if known else GREEDY, len(sequences[0]) // 2)
         return Task(sequences, most * writes)
 
-    def gate(self, name: str, measured: Sequence[Parity]) -> None:
-        """Raise GateError unless all passed."""
-        for parity in measured:
-            gate(name, self._tolerance, parity)
+    def gate(self, name: str, group: Group, parity: Parity) -> None:
+        """Raise GateError unless it passed."""
+        gate(name, self._tolerance(group), parity)
 
 
 def _finite(original: Original, played: Sequence[Played], precision: Precision) -> None:
@@ -106,8 +138,17 @@ def _finite(original: Original, played: Sequence[Played], precision: Precision) 
 def _player(bundle: Path, weights: Weights, graph: GraphEntry, task: Task, adapter: int, member: Member) -> Player:
     """A player with room for the task, on all cores where the model is large enough for them."""
     longest = max(max(map(len, task.sequences)), len(task.prompt) + task.greedy)
-    threads = 1 if member.checkpoint.parameters < SMALL else torch.get_num_threads()
-    return Player(bundle, weights, graph, len(task.sequences), longest, adapter=adapter, threads=threads)
+    return Player(bundle, weights, graph, len(task.sequences), longest, adapter=adapter, threads=_threads(member))
+
+
+def _alone(graph: GraphEntry, ids: Array, types: Array) -> dict[str, Array]:
+    """One sequence, unpadded, as the original takes it; the types only where the graph has them too."""
+    typed = any(entry.name == "token_type_ids" for entry in graph.inputs)
+    return {"input_ids": ids} | ({"token_type_ids": types} if typed else {})
+
+
+def _threads(member: Member) -> int:
+    return 1 if member.checkpoint.parameters < SMALL else torch.get_num_threads()
 
 
 def _value_head(group: Group, member: Member) -> Array | None:

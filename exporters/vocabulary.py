@@ -16,11 +16,13 @@ class Vocabulary:
     """What was found out about the tokenizers of a bundle's models.
 
     `common` is the one file to give to all of them, where theirs say the same in other words: saved by another
-    version, or with other padding and truncation. `note` is for the user, empty where all is well.
+    version, or with other padding and truncation. `different` are those that read otherwise than the first;
+    `note` is for the user, empty where all is well.
     """
 
     common: bytes | None = None
     note: str = ""
+    different: tuple[str, ...] = ()
 
 
 def compare(tokenizers: Mapping[str, Path]) -> Vocabulary:
@@ -34,7 +36,8 @@ def compare(tokenizers: Mapping[str, Path]) -> Vocabulary:
         return Vocabulary(plain[first])
     names = ", ".join(different)
     return Vocabulary(
-        note=f"{names}: another tokenizer than {first}'s; a bundle whose models differ in it cannot be served"
+        note=f"{names}: another tokenizer than {first}'s; a bundle whose models differ in it cannot be served",
+        different=tuple(different),
     )
 
 
@@ -46,4 +49,15 @@ def _plain(path: Path) -> bytes:
         return path.read_bytes()
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    return bytes(tokenizer.to_str(pretty=True), "utf-8")
+
+
+def converted(folder: Path) -> bytes | None:
+    """The tokenizer that transformers makes of older files (`vocab.txt`, `spm.model`, ...); None where it cannot."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    except Exception:  # of transformers and what it converts with: anything
+        return None
     return bytes(tokenizer.to_str(pretty=True), "utf-8")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 KVPrecision: TypeAlias = Literal["model", "int8"]
+Reads: TypeAlias = Literal["tokens", "text", "pair", "chat"]
 
 
 def choice(key: str, value: str, choices: object) -> Any:
@@ -61,6 +62,8 @@ def manifest(bundle: Manifest, folder: Path, surveyed: Sequence[Surveyed] = (), 
         terminal.say(f"graph {graph.name}: {graph.precision}, opset {graph.opset}, for {runs_on}{kv}")
         if built := graph.build:
             terminal.say(f"  built by {built.library} in {built.seconds:.1f} s, {size(built.engine_bytes)}")
+    if value and value.reads != "tokens":
+        terminal.say(f"{value.name}: reads {value.reading}")
     for found in surveyed:
         counted = ", ".join(f"{count} nodes on {provider}" for provider, count in sorted(found.nodes.items()))
         terminal.say(f"opened {found.graph} for {found.provider}: {counted}; products by {found.kernels}")

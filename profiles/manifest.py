@@ -17,6 +17,13 @@ Lowering = Literal["ort", "tensorrt"]
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 KVPrecision = Literal["model", "int8"]
+Reads = Literal["tokens", "text", "pair", "chat"]
+READS: dict[Reads, str] = {
+    "tokens": "the experts' tokens",
+    "text": "prompt and answer as one text",
+    "pair": "prompt and answer as a pair",
+    "chat": "prompt and answer as a conversation",
+}
 Stored = Literal["fp32", "fp16", "bf16", "int8"]
 STORED: dict[str, Stored] = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 
@@ -165,6 +172,21 @@ class ValueEntry(_Entry):
     scale: float = 1.0
     shift: float = 0.0
     calibration: dict[str, float] = Field(default_factory=dict)
+    reads: Reads = Field(
+        default="tokens",
+        description="of prompt and answer: the experts' tokens; or, by a tokenizer of its own, their text as one, as a "
+        "pair, or as its chat template has it",
+    )
+    max_tokens: int | None = Field(
+        default=None, gt=0, description="of what it reads by a tokenizer of its own: beyond, the prompt loses its start"
+    )
+    pad_token_id: int | None = Field(default=None, ge=0, description="what its batches are padded with")
+
+    @property
+    def reading(self) -> str:
+        """What it reads, in words."""
+        own = f", at most {self.max_tokens} tokens of its own tokenizer" if self.max_tokens else ""
+        return f"{READS[self.reads]}{own}"
 
 
 class EnsembleDefaults(_Entry):

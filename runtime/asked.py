@@ -10,9 +10,8 @@ from numbers import Integral, Real
 import numpy as np
 
 from octavo.profiles.errors import ConfigError
-from octavo.runtime.contents import Tokens
+from octavo.runtime.contents import Message, Tokens
 from octavo.runtime.sampling import Sampling
-from octavo.runtime.text import Message
 
 Prompt = str | Sequence[Message] | Sequence[int] | Tokens
 

@@ -17,6 +17,7 @@ MOST_ROWS = 256  # of one model that several experts share
 MEMORY_SHARE = 0.4  # of the free memory of the host, for all KV caches together
 GPU_SHARE = 0.8  # of what is free on a GPU once the weights are there; the rest is for what calls compute
 SPARE_ROW = 1  # a cache has one row more than the batch
+REREAD = 16  # rows of a value model that reads words anew: the candidates of a query
 
 
 def budgets(
@@ -56,6 +57,19 @@ def longest(model: Model, budget: int, context: int | None) -> int:
     if room < length and context is not None:
         raise ConfigError(f"{_too_small(model, budget)} one sequence of {length} tokens (context), but {room}")
     return min(length, room // BLOCK * BLOCK)
+
+
+def rows_within(model: Model, budget: int, length: int) -> int:
+    """Rows of `length` tokens for a value model that only prefills. Raises ConfigError where not one fits."""
+    rows = budget // (model.kv.bytes_per_token * length)
+    if rows < 1:
+        raise ConfigError(f"{_too_small(model, budget)} one sequence of {length} tokens")
+    return min(rows, REREAD)
+
+
+def unbounded(max_rows: int, max_step_tokens: int) -> Limits:
+    """Of a batch that keeps no KV between two steps."""
+    return Limits(1 << 40, BLOCK, max_rows, max(max_step_tokens, max_rows), paged=False, prefix_caching=False)
 
 
 def _too_small(model: Model, budget: int) -> str:

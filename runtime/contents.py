@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -16,6 +16,7 @@ from octavo.runtime.sampling import Sampling, stream_key
 
 Tokens = NDArray[np.int64]
 Label = Callable[[str], str | None]
+Message = Mapping[str, str]
 
 
 class Decoder(Protocol):
@@ -41,7 +42,9 @@ class Request:
     is right, for the policy that asks. `listener` hears what each token adds to an inference's text, perhaps nothing
     yet, in a device's thread. Without `ends`, end tokens end nothing: every inference writes its whole budget.
     `grammar` (see `octavo.runtime.grammar.grammar_source`) is what every text must follow. No end token is written
-    before `min_tokens`. `noted` asks for a Note of every token, with so many likely ones; None: for none.
+    before `min_tokens`. `noted` asks for a Note of every token, with so many likely ones; None: for none. `asked` is
+    the prompt in words, a text or a conversation, for a value model with a tokenizer of its own; None: as the prompt's
+    tokens spell it.
     """
 
     query: Query
@@ -59,6 +62,7 @@ class Request:
     min_tokens: int = 0
     noted: int | None = None
     own_prompts: Mapping[str, Tokens] = field(default_factory=dict)
+    asked: str | Sequence[Message] | None = None
 
     def prompt_of(self, model: str) -> Tokens:
         return self.own_prompts.get(model, self.prompt)

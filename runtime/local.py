@@ -15,7 +15,7 @@ from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import Manifest, verify_bundle
 from octavo.runtime import asked
 from octavo.runtime.asked import Prompt
-from octavo.runtime.contents import Contents, Label, Request, Tokens, Written, prefix_names, variants_of
+from octavo.runtime.contents import Contents, Label, Message, Request, Tokens, Written, prefix_names, variants_of
 from octavo.runtime.core.council import Council
 from octavo.runtime.core.policies import Policy, policy_named
 from octavo.runtime.core.query import Candidate, Ensemble, Inference, NoAnswer, Query
@@ -27,7 +27,7 @@ from octavo.runtime.pieces import Piece, spelled
 from octavo.runtime.place import Placed, Placement, place
 from octavo.runtime.recorder import Recorder
 from octavo.runtime.sampling import Sampling
-from octavo.runtime.text import Message, Vocabulary
+from octavo.runtime.text import Vocabulary
 from octavo.runtime.verifier import VERIFIER, VerifierEngine
 
 Finish = Literal["stop", "length"]  # an end token or a stop string; or the budget of new tokens
@@ -339,6 +339,7 @@ class Octavo:
             asked.whole("min_tokens", min_tokens, 0),
             self._noted(top_logprobs),
             own_prompts,
+            None if asked.token_ids(prompt) is not None else asked.words(prompt),
         )
         return request, chosen, asked.seconds("deadline", deadline)
 

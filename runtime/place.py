@@ -9,21 +9,24 @@ from functools import partial
 from pathlib import Path
 
 from octavo.profiles.errors import BundleError, ConfigError
-from octavo.profiles.manifest import Manifest, Weights
-from octavo.runtime.budget import BLOCK, budgets, limits_of, longest
+from octavo.profiles.manifest import Manifest, ValueEntry, Weights
+from octavo.runtime.budget import BLOCK, budgets, limits_of, longest, rows_within, unbounded
 from octavo.runtime.contents import Contents
 from octavo.runtime.engine import Engine
 from octavo.runtime.lane import Lane
+from octavo.runtime.ort.classifier import Prefilled, Scores, Whole
 from octavo.runtime.ort.engine import ExpertEngine
 from octavo.runtime.ort.kernels import STOCK
 from octavo.runtime.ort.providers import CPU, SHORT, TENSORRT, Choice, choose_provider
 from octavo.runtime.ort.session import Device, Model, open_model, runnable
+from octavo.runtime.rereading import Reader, RereadingEngine
 from octavo.runtime.text import Vocabulary
 from octavo.runtime.trial import SMALLEST, Layout, layouts, quickest
 from octavo.runtime.trouble import told
 from octavo.runtime.value import ValueEngine, probability
 
 Names = tuple[str, ...]
+ENDLESS = 1 << 40  # tokens; where no model counts any
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +115,10 @@ def place(bundle: Path, manifest: Manifest, wanted: Placement, vocabulary: Vocab
     }
     notes = [note for note in (choice.fallback, *(model.fallback for model in opened.values())) if note]
     choice = replace(choice, fallback="; ".join(notes) or None)
-    room = budgets(list(opened.values()), wanted.kv_bytes)
-    context = min(longest(model, room[model.name], wanted.context) for model in opened.values())
-    engine_of = Opener(manifest, wanted, vocabulary, contents, context, room)
+    room = budgets([model for model in opened.values() if model.graph.kv], wanted.kv_bytes)
+    sharing_tokens = [model for model in opened.values() if not rereads(manifest, model.name)]
+    context = min((longest(model, room[model.name], wanted.context) for model in sharing_tokens), default=ENDLESS)
+    engine_of = Opener(bundle, manifest, wanted, vocabulary, contents, context, room)
     lanes: dict[Device, dict[str, Engine]] = {device: {} for device in devices}
     for names, model in opened.items():
         with told(f"{names[0]}: its KV cache"):
@@ -201,6 +205,7 @@ def try_out(sessions: Sessions, crews: Sequence[Names]) -> Layout:
 class Opener:
     """Makes the engine of an open model."""
 
+    bundle: Path
     manifest: Manifest
     wanted: Placement
     vocabulary: Vocabulary
@@ -209,8 +214,10 @@ class Opener:
     room: Mapping[str, int]
 
     def __call__(self, model: Model, names: Sequence[str]) -> Engine:
+        wanted, entry = self.wanted, self.manifest.value
+        if entry and rereads(self.manifest, model.name):
+            return self.rereading(model, entry)
         length = model.kv.max_length if model.fixed_length else self.context
-        wanted = self.wanted
         limits = limits_of(
             *(model, self.room[model.name], self.context),
             experts=len(names),
@@ -218,11 +225,28 @@ class Opener:
             max_step_tokens=wanted.max_step_tokens,
             prefix_tokens=wanted.prefix_tokens,
         )
-        entry = self.manifest.value
         if entry and model.name == entry.name and not entry.head_on_expert:
             return ValueEngine(model, entry, self.contents, limits, length)
         head = partial(probability, entry) if entry and entry.head_on_expert else None
         return ExpertEngine(model, self.vocabulary, self.contents, limits, length, head)
+
+    def rereading(self, model: Model, entry: ValueEntry) -> Engine:
+        """The engine of a value model with a tokenizer of its own."""
+        assert entry.max_tokens is not None
+        reader = Reader(Vocabulary(self.bundle / entry.folder), entry, whole=model.graph.kv is None)
+        if model.graph.kv is None:
+            scores: Scores = Whole(model, entry.pad_token_id or 0)
+        else:
+            length = model.kv.max_length if model.fixed_length else entry.max_tokens
+            scores = Prefilled(model, length, rows_within(model, self.room[model.name], length))
+        limits = unbounded(self.wanted.max_rows, self.wanted.max_step_tokens)
+        return RereadingEngine(reader, scores, entry, self.contents, limits)
+
+
+def rereads(manifest: Manifest, name: str) -> bool:
+    """Whether a model is a value model that reads words by a tokenizer of its own."""
+    entry = manifest.value
+    return entry is not None and entry.reads != "tokens" and entry.name == name
 
 
 def sharing(manifest: Manifest, weights: Mapping[str, Sequence[Weights]]) -> list[tuple[str, ...]]:
@@ -276,15 +300,18 @@ def deal(models: Sequence[Names], devices: Sequence[Device]) -> dict[Device, lis
 
 
 def same_tokenizer(bundle: Path, manifest: Manifest) -> None:
-    """All models read the same tokens of a query. Raises BundleError where their tokenizers differ."""
+    """All models read the same tokens of a query. Raises BundleError where their tokenizers differ.
+
+    A value model that reads the words anew may have a tokenizer of its own.
+    """
     folders = [expert.folder for expert in manifest.experts]
-    if manifest.value:
+    if manifest.value and manifest.value.reads == "tokens":
         folders.append(manifest.value.folder)
     hashes = {entry.path: entry.sha256 for entry in manifest.files}
     found = {folder: hashes.get(f"{folder}/tokenizer.json") for folder in folders}
-    first = folders[0]
+    first = folders[0] if folders else None
     for folder, digest in found.items():
-        if digest is not None and digest != found[first]:
+        if first is not None and digest is not None and digest != found[first]:
             raise BundleError(f"{bundle}: the tokenizers of {first} and {folder} differ; all models must share one")
 
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from octavo.profiles.errors import BundleError, ConfigError
-from octavo.runtime.contents import Tokens
+from octavo.runtime.contents import Message, Tokens
 from octavo.runtime.pieces import byte_table
 
-Message = Mapping[str, str]
 UNFINISHED = "�"  # what a decoder gives for bytes that are not yet a character
 
 
@@ -62,14 +61,25 @@ class Vocabulary:
 
     def chat(self, messages: Sequence[Message]) -> Tokens:
         """A conversation as the model wants it, ready for its answer. Raises ConfigError without a template."""
+        return self.encode(self.rendered(messages, answer_next=True), special=False)
+
+    def rendered(self, messages: Sequence[Message], *, answer_next: bool) -> str:
+        """A conversation as text, ready for an answer if one comes next. Raises ConfigError without a template."""
         if self._template is None:
             raise ConfigError("chat: the bundle's tokenizer has no chat template; give a plain prompt")
         special = {key: _plain(value) for key, value in self._config.items() if key.endswith("_token")}
         try:
-            text = self._compiled.render(messages=list(messages), add_generation_prompt=True, **special)
+            return self._compiled.render(messages=list(messages), add_generation_prompt=answer_next, **special)
         except Exception as error:  # a template is a stranger's program
             raise ConfigError(f"chat: the bundle's chat template failed: {error}") from None
-        return self.encode(text, special=False)
+
+    def cut(self, length: int, *, pair: bool) -> None:
+        """From now on `read` gives at most so many tokens: the text, or the first of a pair, loses its start."""
+        self._tokenizer.enable_truncation(length, strategy="only_first" if pair else "longest_first", direction="left")
+
+    def read(self, text: str, second: str | None = None, *, special: bool = True) -> Encoding:
+        """A text, or a pair of them, as the tokenizer's post-processor has it: ids, types, what was cut off."""
+        return self._tokenizer.encode(text, second, add_special_tokens=special)
 
     @cached_property
     def _compiled(self) -> Template:

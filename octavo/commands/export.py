@@ -10,7 +10,7 @@ import typer
 from octavo import show, terminal
 from octavo.options import Json
 from octavo.profiles.errors import ConfigError
-from octavo.show import KVPrecision, Precision
+from octavo.show import KVPrecision, Precision, Reads
 
 if TYPE_CHECKING:
     from octavo.exporters.progress import ExportProgress
@@ -22,6 +22,10 @@ def export(
     experts: Annotated[list[Path], typer.Argument(help="Checkpoint folders: config.json and safetensors.")],
     out: Annotated[Path | None, typer.Option(help="The bundle folder to write.")] = None,
     value: Annotated[Path | None, typer.Option(help="A sequence-classification checkpoint with one logit.")] = None,
+    value_reads: Annotated[
+        str | None,
+        typer.Option(help="Of prompt and answer: tokens (the experts'), text, pair or chat; as suits it by default."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The bundle's name; the folder's by default.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="cpu, cuda or tensorrt; may be given several times.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or int4.")] = "fp32",
@@ -72,6 +76,7 @@ def export(
             experts,
             out,
             value=value,
+            value_reads=None if value_reads is None else show.choice("value-reads", value_reads, Reads),
             name=name,
             targets=target or ["cpu"],
             precision=show.choice("precision", precision, Precision),

@@ -105,6 +105,7 @@ class Branch:
             min_tokens=errand.min_tokens,
             noted=errand.noted,
             own_prompts=errand.own_prompts,
+            asked=errand.words,
         )
         relay.request = request
         self._loop.submit(request, relay.over, relay.deliberate)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
-from octavo.runtime.contents import Contents, Note, Request, Tokens
+from octavo.runtime.contents import Contents, Message, Note, Request, Tokens
 from octavo.runtime.core.query import Candidate, Inference, Lost, Score
 from octavo.runtime.engine import Ended
 from octavo.runtime.sampling import Sampling
@@ -42,7 +42,8 @@ class Asked:
 class Errand:
     """Everything that one branch needs to run some inferences of one query. `watched` asks for the text as it grows.
 
-    `own_prompts`, with their prefixes, are of the experts here that read a prompt of their own.
+    `own_prompts`, with their prefixes, are of the experts here that read a prompt of their own. `words` are the
+    prompt's, where there is something to judge.
     """
 
     prompt: Tokens
@@ -61,6 +62,7 @@ class Errand:
     noted: int | None = None
     own_prompts: Mapping[str, Tokens] = field(default_factory=dict)
     own_prefixes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    words: str | Sequence[Message] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ def errand_of(inferences: tuple[Inference, ...], contents: Contents) -> Errand:
         request.noted,
         {model: tokens for model, tokens in request.own_prompts.items() if model in models},
         {model: variant.prefix for model, variant in (query.variants or {}).items() if model in models},
+        request.asked if any(inference.judges for inference in inferences) else None,
     )
 
 

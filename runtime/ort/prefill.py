@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from octavo.runtime.core.scheduler import Chunk, Prompt
 from octavo.runtime.ort.binding import Calls, Outputs
 from octavo.runtime.ort.prefixes import Prefixes
 
+Item = TypeVar("Item")
 Read = Callable[[Prompt], tuple[Tokens, int]]
 SLACK = 1.25  # padded tokens per real one that a batch may have
 FREE = 64  # padded tokens that cost nothing
@@ -96,14 +98,19 @@ class Prefiller:
 
 def batches(chunks: Sequence[Chunk], most: int | None = None) -> list[list[Chunk]]:
     """Whole prompts grouped by length, so that padding stays small, and `most` of them in a batch."""
-    groups: list[list[Chunk]] = []
+    return alike(chunks, lambda chunk: chunk.tokens, most)
+
+
+def alike(items: Iterable[Item], length: Callable[[Item], int], most: int | None = None) -> list[list[Item]]:
+    """Groups of at most `most`, shortest first, whose padding to the longest of each stays small."""
+    groups: list[list[Item]] = []
     real = 0
-    for chunk in sorted(chunks, key=lambda chunk: chunk.tokens):
-        real += chunk.tokens
+    for item in sorted(items, key=length):
+        real += length(item)
         full = not groups or len(groups[-1]) == most
-        if not full and (len(groups[-1]) + 1) * chunk.tokens <= SLACK * real + FREE:
-            groups[-1].append(chunk)
+        if not full and (len(groups[-1]) + 1) * length(item) <= SLACK * real + FREE:
+            groups[-1].append(item)
         else:
-            groups.append([chunk])
-            real = chunk.tokens
+            groups.append([item])
+            real = length(item)
     return groups

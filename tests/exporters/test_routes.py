@@ -41,6 +41,19 @@ def test_an_unknown_architecture_is_traced_and_held_to_the_same_gate(tmp_path: P
         assert parity.greedy_equal
 
 
+def test_a_family_that_optimum_lacks_is_traced_as_a_plain_decoder(tmp_path: Path) -> None:
+    from transformers import Starcoder2Config, Starcoder2ForCausalLM
+
+    sizes = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96}
+    Starcoder2ForCausalLM(Starcoder2Config(**sizes | heads, initializer_range=0.3)).save_pretrained(tmp_path / "star")
+    manifest = export_bundle([tmp_path / "star"], tmp_path / "bundle")
+    parity = manifest.experts[0].weights[0].parity
+    assert parity is not None
+    assert parity.max_abs_error < 1e-3
+    assert manifest.graphs[0].route == "optimum"
+
+
 def test_an_interrupted_trace_keeps_what_was_finished(tmp_path: Path) -> None:
     folders = [make_foreign(tmp_path / f"gpt2-{seed}", seed, n_layer=1) for seed in range(2)]
     written: list[str | None] = []
@@ -85,7 +98,7 @@ def test_a_traced_model_is_never_asked_beyond_its_window(make_model: Maker, tmp_
     kv = manifest.graphs[0].kv
     assert kv is not None
     assert kv.max_length == 7
-    assert "traced by Optimum, context of 7 tokens: " in notes[1]
+    assert "traced by Optimum in fp32, context of 7 tokens: " in notes[1]
     assert "hidden_act='quick_gelu' is not supported" in notes[1]
 
 

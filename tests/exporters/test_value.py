@@ -60,7 +60,7 @@ def test_of_two_labels_the_log_odds_are_the_score(make_model: Maker, tmp_path: P
 
 
 def test_a_value_model_without_a_score_is_refused(make_model: Maker, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"no score\.weight; a value model is a sequence-classification checkpoint"):
+    with pytest.raises(BundleError, match=r"no score\.weight, and its config is of no sequence classifier"):
         export_bundle([make_model()], tmp_path / "bundle", value=make_model())
     judge = make_model("llama", seed=99, head="ForSequenceClassification", num_labels=3)
     with pytest.raises(BundleError, match=r"score\.weight is \(3, 48\); a value model has one label"):
