@@ -109,6 +109,11 @@ class Operations(Entry):
     autoscale: Autoscale | None = None
     maintenance: Maintenance | None = None
     outages: tuple[Outage, ...] = ()
+    down: tuple[str, ...] = Field(
+        default=(),
+        description="of each of these models (expert, or value) one replica is away throughout, and paid for; a model "
+        "without any other is lost to every query at once",
+    )
     on_failure: Literal["retry", "fail"] = "retry"
     retries: int = Field(default=2, ge=0)
 

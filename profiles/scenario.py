@@ -69,8 +69,8 @@ class Unknown(Entry):
 Outcomes = Annotated[Stated | Records | Unknown, Field(discriminator="kind")]
 
 
-class Targets(Entry):
-    """What the fleet must reach (SLO). None: anything goes."""
+class Service(Entry):
+    """How queries must be served (SLO). None: anything goes."""
 
     ttft_p95: Seconds | None = None
     tpot_p95: Seconds | None = None
@@ -80,9 +80,23 @@ class Targets(Entry):
     goodput: PerSecond | None = Field(default=None, description="queries per second that meet the latency targets")
     availability: Fraction | None = Field(default=None, description="share of the queries that are answered")
     accuracy: Fraction | None = None
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """The metrics that have a target."""
+        return {name: value for name, value in self if isinstance(value, float | int)}
+
+
+class Targets(Service):
+    """What the fleet must reach: how it serves, what that costs, and how it serves while any one device is away."""
+
     usd_per_query: Usd | None = None
     usd_per_million_tokens: Usd | None = Field(default=None, description="of answers")
     joules_per_query: Joules | None = None
+    n_minus_1: Service | None = Field(
+        default=None,
+        description="what still holds with any one device away, the worst: it must keep up, answer, and reach these",
+    )
 
 
 class Baseline(Entry):
@@ -185,6 +199,13 @@ class Scenario(Entry):
         stated = {(name, hw): n for name, tier in self.fleet.tiers.items() for hw, n in tier.devices.items()}
         return dict(self.devices_used()) | stated
 
+    def without(self, name: str) -> Scenario:
+        """One replica of a model (and of all that stand with it) is away, and the targets are those for that."""
+        moving = self.fleet.operations.model_copy(update={"down": (*self.fleet.operations.down, name)})
+        fleet = self.fleet.model_copy(update={"operations": moving})
+        wanted = self.targets.n_minus_1.wanted if self.targets.n_minus_1 else {}
+        return self.model_copy(update={"fleet": fleet, "targets": Targets().model_copy(update=wanted), "baselines": ()})
+
     def hardware_of(self, placement: Placement) -> Hardware:
         return self.hardware[placement.hardware]
 
@@ -194,6 +215,9 @@ class Scenario(Entry):
         homed = {name for place in self.fleet.placement for name in self.names_of(place)}
         if strangers := sorted(homed - known):
             raise ValueError(f"fleet.placement: no expert {strangers[0]!r}; experts: {', '.join(sorted(known))}")
+        for name in self.fleet.operations.down:
+            if name not in homed:
+                raise ValueError(f"fleet.operations.down: no model {name!r}; there are {', '.join(sorted(homed))}")
         needed = known if isinstance(self.ensemble.value, ValueModel) else known - {"value"}
         if homeless := sorted(needed - homed):
             raise ValueError(f"fleet.placement: {', '.join(homeless)} lives nowhere; add a placement of it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import floor
 
@@ -90,13 +91,24 @@ class Fleet:
 def build(scenario: Scenario, truth: Truth, steps: list[StepRecord] | None = None) -> Fleet:
     """Every placement's replicas. Raises ConfigError when weights and some KV cache do not fit."""
     fleet = Fleet(scenario, truth, steps)
+    missing = list(scenario.fleet.operations.down)
     for index, placement in enumerate(scenario.fleet.placement):
         names = scenario.names_of(placement)
         sets = [(name,) for name in names] if placement.mode == "dedicated" else [names] if names else []
         for together in sets:
-            for _ in range(placement.replicas):
+            for _ in range(placement.replicas - away(missing, together)):
                 fleet.add(placement, index, together)
+            for name in together:
+                fleet.stations.setdefault(name, Station(name, placement.tier, routing=placement.routing))
     return fleet
+
+
+def away(missing: list[str], together: Sequence[str]) -> int:
+    """How many replicas of models that stand together are away; they are struck off the list."""
+    found = [name for name in missing if name in together]
+    for name in found:
+        missing.remove(name)
+    return len(found)
 
 
 def _swaps(scenario: Scenario, placement: Placement, lanes: list[Lane]) -> dict[Lane, float]:

@@ -93,7 +93,7 @@ class Independent(World):
         berth = station.pick(group)
         if berth is None:
             self.time, before = there, self.time
-            self._lose(group, "it does not fit the memory of any device")
+            self._lose(group, station.lack)
             self.time = before
             return
         for inference in group:

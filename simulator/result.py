@@ -21,6 +21,7 @@ class Result:
     """One scenario, or one of its baselines, as simulated. `overloaded` says why no latency of it means anything.
 
     `banded`: the intervals hold the error band of the step times too, not only what differs between seeds.
+    `spare_missed` says which targets of `n_minus_1` are missed, and without a replica of which model.
     `latencies` are evenly spaced quantiles of the first seed's; `records` are the first seed's trace, where kept.
     """
 
@@ -38,6 +39,7 @@ class Result:
     tracks: tuple[Track, ...] = ()
     records: tuple[Record, ...] = field(default=(), repr=False)
     banded: bool = False
+    spare_missed: tuple[str, ...] = ()
 
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric].value
@@ -45,7 +47,9 @@ class Result:
     @property
     def missed(self) -> tuple[str, ...]:
         """The targets that are not met, each with what was reached."""
-        return () if self.overloaded else tuple(missed(self.scenario.targets, self.metrics))
+        if self.overloaded:
+            return ()
+        return (*missed(self.scenario.targets, self.metrics), *self.spare_missed)
 
     @property
     def fleet(self) -> str:
@@ -103,9 +107,7 @@ def document(results: Sequence[Result]) -> str:
 def missed(targets: Targets, metrics: Mapping[str, Estimate]) -> list[str]:
     """Targets that the estimates do not reach; what nobody measured is not reached."""
     found = []
-    for name, target in targets:
-        if target is None:
-            continue
+    for name, target in targets.wanted.items():
         reached = metrics.get(name)
         better = reached is not None and (
             reached.value >= target if name in ("goodput", "availability", "accuracy") else reached.value <= target

@@ -32,6 +32,7 @@ from octavo.simulator.operations import Operations
 from octavo.simulator.overload import overload, unsaid
 from octavo.simulator.panel import home, panel
 from octavo.simulator.result import MOST_LATENCIES, Result, Track
+from octavo.simulator.spare import silenced, victims, with_spares
 from octavo.simulator.streams import Streams
 from octavo.simulator.supported import check
 from octavo.simulator.tokens import Tokens
@@ -85,7 +86,10 @@ def simulate(
     trace: bool = False,
     name: str | None = None,
 ) -> Result:
-    """Run the scenario once per seed, on all cores. `trace` keeps the first seed's records. Raises ConfigError."""
+    """Run the scenario once per seed, on all cores. `trace` keeps the first seed's records. Raises ConfigError.
+
+    Where `targets.n_minus_1` wants it, it runs again with each kind of replica away.
+    """
     check(scenario)
     chosen = tuple(scenario.seeds if seeds is None else seeds)
     runs: list[Kept] = []
@@ -95,7 +99,14 @@ def simulate(
         runs.append(done)
         if progress:
             progress(name or scenario.name, len(runs) / len(chosen))
-    return _result(name or scenario.name, scenario, chosen, runs)
+    result = _result(name or scenario.name, scenario, chosen, runs)
+    if scenario.targets.n_minus_1 is None or result.overloaded:
+        return result
+    return with_spares(result, {each: _one_away(scenario.without(each), chosen) for each in victims(scenario)})
+
+
+def _one_away(scenario: Scenario, seeds: tuple[int, ...]) -> Result | str:
+    return silenced(scenario) or simulate(scenario, seeds=seeds)
 
 
 def each_run(scenario: Scenario, seeds: Sequence[int], *, trace: bool = False) -> Iterable[Kept]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Scenario
 from octavo.simulator.cost import unsold
+from octavo.simulator.spare import silenced
 
 
 def check(scenario: Scenario) -> None:
@@ -23,6 +24,12 @@ def _unsupported(scenario: Scenario) -> list[str]:
         found.append(
             "fleet.operations.autoscale: it decides how many devices there are; leave out fleet.tiers.*.devices"
         )
+    if operations.autoscale and (operations.down or scenario.targets.n_minus_1):
+        found.append(
+            "fleet.operations.autoscale: it would replace what operations.down or targets.n_minus_1 takes away"
+        )
+    if operations.down and (why := silenced(scenario)):
+        found.append(f"fleet.operations.down: {why}")
     for tier, name in scenario.devices():
         if (problem := unsold(scenario, tier, name)) is not None:
             found.append(problem)

@@ -253,7 +253,7 @@ class World:
             if station.holds(group):
                 station.waiting.append((group, arrival))
             else:
-                self._lose(group, "it does not fit the memory of any device")
+                self._lose(group, station.lack)
             return
         for inference in group:
             run = self._runs[inference]

@@ -43,6 +43,9 @@ def plan(
     queries: Annotated[
         int | None, typer.Option(help="Queries per run that decides; what a steady state takes by default.", min=1)
     ] = None,
+    n_minus_1: Annotated[
+        bool, typer.Option("--n-minus-1", help="The targets must hold with any one device away, too.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Simulate the plan again, 10 times as long.")] = False,
     sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Show what moves the cost most.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Processes; all cores by default.", min=1)] = None,
@@ -62,10 +65,12 @@ def plan(
     from octavo.simulator.plan import Space, lines, policies
     from octavo.simulator.plan import emit as deploy
     from octavo.simulator.plan import plan as find
+    from octavo.simulator.plan.fixed import enduring
 
     if (emit is None) != (image is None):
         raise ConfigError("plan: --emit and --image go together: manifests name the image that runs the bundle")
     loaded = load_scenario(scenario, overrides=change or [])
+    loaded = enduring(loaded) if n_minus_1 else loaded
     wanted: dict[str, Any] = {
         "hardware": hardware,
         "modes": mode,

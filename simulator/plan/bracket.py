@@ -16,13 +16,15 @@ import numpy as np
 from octavo.profiles.ensemble import Lora
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.fleet import Placement
-from octavo.profiles.scenario import Scenario
+from octavo.profiles.scenario import Scenario, Service
 from octavo.runtime.core.scheduler import Chunk, Prompt
 from octavo.simulator.fleet import ACTIVATIONS, weight_bytes
 from octavo.simulator.latency.choose import choose
 from octavo.simulator.latency.model import LatencyModel
 from octavo.simulator.plan.demand import Demand
 from octavo.simulator.plan.space import Point, Shape
+from octavo.simulator.plan.trials import spared
+from octavo.simulator.spare import silenced, victims
 
 SURE = 0.85
 """Share of a lower bound that counts as certain; the rest is what draws and averages may be off."""
@@ -107,11 +109,22 @@ class Brackets:
             units = _units(start, place, self.asked)
         except ConfigError as error:
             return Refusal(str(error))
-        if slow := _too_slow(start, units, self.asked):
-            return Refusal(f"{place.hardware} x{place.devices}: {slow.why}", slow.misses_by)
+        for targets in (start.targets, spared(start.targets)):
+            if targets and (slow := _too_slow(targets, units, self.asked)):
+                return Refusal(f"{place.hardware} x{place.devices}: {slow.why}", slow.misses_by)
         low = max(_fewest(start, unit, self.asked) for unit in units)
         most = max(low, self.most_devices // start.devices_of(place))
-        return low, max(low, *(_likely(start, unit, self.asked, most) for unit in units))
+        likely = max(low, *(_likely(start, unit, self.asked, most) for unit in units))
+        if start.targets.n_minus_1 is None:
+            return low, likely
+        # One of them is away. The last of an expert may be: then nobody waits for it.
+        spare = low > 1 or not self._bears(start, place)
+        return low + spare, min(likely + (spare or likely > 1), max(most, low + spare))
+
+    def _bears(self, start: Scenario, place: Placement) -> bool:
+        """Whether queries are answered without the only replica of each of its models."""
+        away = [name for name in victims(start) if name in start.names_of(place)]
+        return not any(silenced(start.without(name)) for name in away)
 
 
 def _units(scenario: Scenario, place: Placement, asked: Demand) -> list[Unit]:
@@ -257,11 +270,10 @@ def erlang_wait(servers: int, offered: float, hold: float, share: float = 0.95) 
     return 0.0 if waits <= 1 - share else log(waits / (1 - share)) * hold / (servers - offered)
 
 
-def _too_slow(scenario: Scenario, units: list[Unit], asked: Demand) -> Refusal | None:
+def _too_slow(targets: Service, units: list[Unit], asked: Demand) -> Refusal | None:
     """Which target even a lone query misses."""
     if not asked.certain:
         return None
-    targets = scenario.targets
     steps = {name: SURE * unit.latency.decode(1, 1).seconds for unit in units for name in unit.names}
     columns = [asked.answers[:, i] * steps[name] for i, name in enumerate(asked.experts) if name in steps]
     if columns:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from octavo.profiles.scenario import Scenario, Targets
+from octavo.profiles.scenario import Scenario, Service, Targets
 from octavo.simulator.estimate import Estimate, over_seeds
 from octavo.simulator.metrics import estimates
 from octavo.simulator.plan.cost import usd_per_hour
+from octavo.simulator.plan.fixed import searched
 from octavo.simulator.plan.sketch import Sketcher, is_sketchable
 from octavo.simulator.plan.space import Point, Shape
-from octavo.simulator.plan.trials import Evaluation, Pool, Trial
+from octavo.simulator.plan.trials import Evaluation, Pool, Trial, spared
+from octavo.simulator.spare import silenced, victims
 
 CLEAR = 0.15
 """A sketch or a short run that misses no target by more than this share may be wrong."""
@@ -41,6 +43,8 @@ class Lab:
     sketches of the same queries; `seeded` of all seeds' queries over the first one's. `energy` is what a query pays
     above idle on owned devices, as simulations of its shape say. Where it is `light` the other seeds of what the first
     one's simulation clearly settles are sketched too.
+
+    What a point comes to without a replica of a model is asked of a laboratory of its own, whose `whole` is this one.
     """
 
     scenario: Scenario
@@ -54,6 +58,8 @@ class Lab:
     common: dict[str, float] = field(default_factory=dict)
     seeded: dict[str, float] = field(default_factory=dict)
     energy: dict[Shape, float] = field(default_factory=dict)
+    whole: Lab | None = None
+    _without: dict[str, Lab] = field(default_factory=dict)
     _sketchers: dict[tuple[int, int | None], Sketcher] = field(default_factory=dict)
     _trials: dict[tuple[Point, int, int | None], Trial] = field(default_factory=dict)
 
@@ -71,18 +77,55 @@ class Lab:
             _sketchers=self._sketchers if same else {},
         )
 
+    def without(self, model: str) -> Lab:
+        """The laboratory of what is left when a replica of the model is away."""
+        if model not in self._without:
+            scenario, seeded = self.scenario.without(model), dict(self.seeded)
+            self._without[model] = Lab(
+                *(scenario, self.pool, self.seeds, self.queries, self.light),
+                common=self.common,
+                seeded=seeded,
+                energy=self.energy,
+                whole=self,
+            )
+        self._without[model].pool = self.pool
+        return self._without[model]
+
     def known(self, point: Point) -> Evaluation | None:
         """The best that is known; a sketch as corrected by what simulations of its shape came to."""
         if found := self.full.get(point):
             return found
+        if (found := self._known(point)) and self._without:
+            down = {model: each for model, lab in self._without.items() if (each := lab.known(point))}
+            found = replace(found, down=down)
+        return found
+
+    def _known(self, point: Point) -> Evaluation | None:
         found = self.short.get(point)
         if found and found.sketched and (usd := self.energy.get(point.shape)):
             paid = usd_per_hour(point.applied(self.scenario)) + 3600 * usd * (self.scenario.workload.rate or 0.0)
             found = replace(found, usd_per_hour=paid)
-        factors = self.corrections.get(point.shape, self.common)
+        factors = self._factors(point.shape)
         if not (found and factors and self._is_fine(found)):
             return found
         return _corrected(found, factors)
+
+    def _factors(self, shape: Shape) -> dict[str, float]:
+        others = self.whole._factors(shape) if self.whole else self.common
+        return self.corrections.get(shape, others)
+
+    def _spared(self, found: Evaluation, ask: Callable[[Lab, Point], Evaluation]) -> Evaluation:
+        """With what it comes to without each kind of replica, up to the first that it cannot do without."""
+        targets = searched(self.scenario)
+        if (served := spared(targets)) is None or not found.whole(targets):
+            return found
+        down: dict[str, Evaluation] = {}
+        for model in victims(found.point.applied(self.scenario)):
+            lab = self.without(model)
+            down[model] = ask(lab, found.point)
+            if not down[model].whole(served) and not lab.is_doubtful(down[model], served):
+                break
+        return replace(found, down=down)
 
     def everything(self) -> list[Evaluation]:
         """The best that is known of every point that was judged."""
@@ -93,13 +136,24 @@ class Lab:
 
     def judge(self, point: Point) -> Evaluation:
         """What is known of the point, at least from a sketch or a short run."""
-        if known := self.known(point):
+        if point in self.full:
+            return self.full[point]
+        found = self._spared(self._judged(point), Lab.judge)
+        if point in self.full:  # what cannot be shortened ran in full
+            self.full[point] = found
+        return found
+
+    def _judged(self, point: Point) -> Evaluation:
+        if known := self._known(point):
             return known
+        if said := self.whole and silenced(point.applied(self.scenario)):
+            self.full[point] = Evaluation(point, {}, 0.0, None, self.queries, self.seeds, refused=said)
+            return self.full[point]
         found = self._sketched(point)
         if found is None and not self._shortens:
-            return self.confirm(point)
+            return self._confirmed(point, self.scenario.targets)
         self.short[point] = found or self._evaluate(point, self.seeds[:1], round(min(self._steady, self.length)))
-        return self.known(point) or self.short[point]
+        return self._known(point) or self.short[point]
 
     def _sketched(self, point: Point) -> Evaluation | None:
         """On few queries; on those of the runs that decide, where that comes close to a target. None: there is none."""
@@ -126,13 +180,12 @@ class Lab:
 
     def refine(self, point: Point) -> Evaluation:
         """As known, but a sketch is one on the queries of the runs that decide."""
-        known = self.judge(point)
-        if not known.sketched or self._is_fine(known):
-            return known
-        finer = self._sketch(point, self.seeds, self.queries)
-        if finer:
+        if point in self.full:
+            return self.full[point]
+        known = self._judged(point)
+        if known.sketched and not self._is_fine(known) and (finer := self._sketch(point, self.seeds, self.queries)):
             self.short[point] = finer
-        return self.known(point) or known
+        return self._spared(self._known(point) or known, Lab.refine)
 
     def rough(self, at: Evaluation) -> Lab:
         """One seed and few queries, corrected by what the simulation of a point came to: for its neighbours."""
@@ -160,7 +213,8 @@ class Lab:
 
     def _sketcher(self, seed: int, queries: int | None) -> Sketcher:
         if (seed, queries) not in self._sketchers:
-            self._sketchers[seed, queries] = Sketcher(_lasting(self.scenario, queries), seed)
+            stages = self.whole._sketcher(seed, queries).stages if self.whole else {}
+            self._sketchers[seed, queries] = Sketcher(_lasting(self.scenario, queries), seed, stages)
         return self._sketchers[seed, queries]
 
     def doubtful(self, targets: Targets) -> list[Evaluation]:
@@ -174,7 +228,7 @@ class Lab:
         """Whether it is a sketch on the queries of the runs that decide."""
         return found.sketched and found.seeds == self.seeds and found.queries == self.queries
 
-    def is_doubtful(self, found: Evaluation, targets: Targets) -> bool:
+    def is_doubtful(self, found: Evaluation, targets: Service) -> bool:
         """Whether a longer run may find it good."""
         if found.point in self.full:
             return False
@@ -185,7 +239,12 @@ class Lab:
         """All seeds, at full length; only the first where that one misses a target beyond its interval."""
         if point in self.full:
             return self.full[point]
-        targets = targets or self.scenario.targets
+        found = self._confirmed(point, targets or self.scenario.targets)
+        self.full[point] = found = self._spared(found, Lab.confirm)
+        return found
+
+    def _confirmed(self, point: Point, targets: Service) -> Evaluation:
+        """With every device of this laboratory's scenario there."""
         before = self.short.get(point)
         found = self._evaluate(point, self.seeds[:1], self.queries)
         if len(self.seeds) > 1 and not found.clearly_misses(targets):
@@ -208,7 +267,7 @@ class Lab:
         if above > 0 and (rate := self.scenario.workload.rate):
             self.energy[found.point.shape] = above / rate / 3600
 
-    def _extended(self, first: Evaluation, targets: Targets) -> Evaluation | None:
+    def _extended(self, first: Evaluation, targets: Service) -> Evaluation | None:
         """The first seed's run, with latencies of all seeds by sketches that it corrects; None where that is close."""
         if not self.light:
             return None
@@ -230,7 +289,8 @@ class Lab:
         """On seeds that nothing was decided by, and so many times as long where the traffic has no end of its own."""
         fresh = tuple(max(self.seeds) + 1 + number for number in range(len(self.seeds)))
         swings = self.scenario.workload.arrivals.kind == "diurnal" and self.length < inf
-        return self._evaluate(point, fresh, round(times * self.length) if self._is_stationary or swings else None)
+        found = self._evaluate(point, fresh, round(times * self.length) if self._is_stationary or swings else None)
+        return self._spared(found, lambda lab, point: lab.recheck(point, times))
 
     @property
     def _is_stationary(self) -> bool:
@@ -243,7 +303,7 @@ class Lab:
 
     @property
     def _steady(self) -> float:
-        return steady(self.scenario)
+        return self.whole._steady if self.whole else steady(self.scenario)
 
     @property
     def length(self) -> float:
@@ -279,8 +339,9 @@ def deciding(scenario: Scenario) -> int | None:
 
 def steady(scenario: Scenario) -> float:
     """Queries of a run that is long enough to come to a steady state, however high the traffic."""
-    targets = scenario.targets
-    longest = max((t for t in (targets.latency_p50, targets.latency_p95, targets.latency_p99) if t), default=0.0)
+    served = [each for each in (scenario.targets, spared(scenario.targets)) if each]
+    allowed = [t for each in served for t in (each.latency_p50, each.latency_p95, each.latency_p99) if t]
+    longest = max(allowed, default=0.0)
     return max(SHORT, SPANS * longest * (scenario.workload.rate or 0.0))
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
 from octavo.profiles.errors import InfeasibleError
 from octavo.profiles.load import vary
-from octavo.profiles.scenario import Scenario, Targets
+from octavo.profiles.scenario import Scenario, Service, Targets
 from octavo.simulator.estimate import tidy
 from octavo.simulator.plan.bracket import Bracket, Brackets
 from octavo.simulator.plan.cost import HOURS_PER_MONTH
 from octavo.simulator.plan.demand import demand
+from octavo.simulator.plan.fixed import fixed, searched
 from octavo.simulator.plan.lab import Lab, deciding
-from octavo.simulator.plan.search import Search, fixed
+from octavo.simulator.plan.search import Search
 from octavo.simulator.plan.space import Space, furnished, shapes, who
-from octavo.simulator.plan.trials import Evaluation, Pool
+from octavo.simulator.plan.trials import Evaluation, Pool, spared
 
 SHOWN = (
     "accuracy",
@@ -117,9 +118,12 @@ class Line:
         """The cheapest fleet under other targets, by sketches and what was simulated before."""
         targets = targets.model_copy(update=dict.fromkeys(fixed(self.scenario)))
         lab = self.rough().on(self.scenario.model_copy(update={"targets": targets}))
-        return Search(
+        found = Search(
             lab, targets, self.brackets, most_devices=self.space.most_devices, settles=False, thorough=False
         ).run()
+        spare = targets.n_minus_1 is not None
+        known = [each for each in (found, *self.points) if each and each.meets(targets) and (each.down or not spare)]
+        return min(known, key=lambda each: (each.usd_per_hour, each.point.key), default=None)
 
     def so_far(self) -> str:
         """What a search that did not come to its end has found."""
@@ -173,9 +177,8 @@ def planned_line(
     found = [asked.of(shape) for shape in shapes(full, space)]
     light = not thorough and full.targets.accuracy is None  # else it may become the plan
     lab = Lab(full, pool, seeds, queries or deciding(full), light)
-    searched = full.targets.model_copy(update=dict.fromkeys(fixed(full)))
     try:
-        best = Search(lab, searched, found, progress, space.most_devices, thorough=thorough).run()
+        best = Search(lab, searched(full), found, progress, space.most_devices, thorough=thorough).run()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(Line(name, full, lab, found, None, space).so_far()) from None
     if best and not best.meets(full.targets):
@@ -194,8 +197,10 @@ def words(found: Evaluation, scenario: Scenario) -> str:
     return "; ".join([*parts, *(f"{name} {value}" for name, value in found.point.shape.engine.items())])
 
 
-def failure(found: Evaluation, targets: Targets) -> str:
+def failure(found: Evaluation, targets: Service) -> str:
     """Why a point is no plan."""
+    if (served := spared(targets)) and found.whole(targets) and (model := found.fails_without(targets)):
+        return f"without a replica of {model}: {failure(found.down[model], served)}"
     if found.refused:
         return found.refused
     if found.overloaded:
@@ -204,9 +209,7 @@ def failure(found: Evaluation, targets: Targets) -> str:
 
 
 def evaluation_json(found: Evaluation, scenario: Scenario) -> dict[str, Any]:
-    """A point as a machine reads it. An overloaded one has no latency."""
-    timed = ("latency", "ttft", "tpot")
-    shown = {n: found.metrics[n] for n in SHOWN if n in found.metrics}
+    """A point as a machine reads it."""
     worst = found.worst(scenario.targets)
     return {
         "devices": {f"{tier}/{hw}": n for (tier, hw), n in found.point.applied(scenario).devices().items()},
@@ -214,10 +217,11 @@ def evaluation_json(found: Evaluation, scenario: Scenario) -> dict[str, Any]:
         "replicas": list(found.point.replicas),
         "usd_per_hour": tidy(found.usd_per_hour),
         "usd_per_month": tidy(found.usd_per_hour * HOURS_PER_MONTH),
-        "metrics": {n: e.to_json() for n, e in shown.items() if not (found.overloaded and n.startswith(timed))},
+        "metrics": _metrics_json(found),
         "overloaded": found.overloaded,
         "refused": found.refused,
         "missed": [str(miss) for miss in found.missed(scenario.targets)] if not found.overloaded else [],
+        "n_minus_1": dict(_down_json(found, scenario.targets)),
         "worst_ratio": None if worst == inf else tidy(worst),
         "queries_per_seed": found.queries or scenario.workload.queries,
         "seeds": list(found.seeds),
@@ -227,3 +231,19 @@ def evaluation_json(found: Evaluation, scenario: Scenario) -> dict[str, Any]:
         "latency_model": found.label,
         "band": tidy(found.band),
     }
+
+
+def _down_json(found: Evaluation, targets: Targets) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same point without a replica of each model."""
+    served = spared(targets) or Service()
+    for model, each in found.down.items():
+        fails = None if each.whole(served) else failure(each, served)
+        by = "sketch" if each.sketched else "simulation"
+        yield model, {"metrics": _metrics_json(each), "fails": fails, "by": by}
+
+
+def _metrics_json(found: Evaluation) -> dict[str, Any]:
+    """An overloaded one has no latency."""
+    timed = ("latency", "ttft", "tpot")
+    shown = {n: found.metrics[n] for n in SHOWN if n in found.metrics}
+    return {n: e.to_json() for n, e in shown.items() if not (found.overloaded and n.startswith(timed))}

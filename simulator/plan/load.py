@@ -90,7 +90,7 @@ AIPERF = (
 
 
 def _script(scenario: Scenario, guidellm: list[str], aiperf: list[str], steady: bool) -> str:
-    wanted = [f"{name} {value:g}" for name, value in scenario.targets if value is not None]
+    wanted = [f"{name} {value:g}" for name, value in scenario.targets.wanted.items()]
     usage = "usage: load-test.sh URL MODEL TOKENIZER [guidellm|aiperf]"
     arrivals = scenario.workload.arrivals.kind
     mean = f"echo 'guidellm offers the mean rate as Poisson arrivals; the plan is for {arrivals}: use aiperf' >&2; "

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from octavo.profiles.errors import ConfigError
-from octavo.profiles.fleet import Placement
 from octavo.profiles.load import override
 from octavo.profiles.policy import Cascade
-from octavo.profiles.scenario import Scenario
+from octavo.profiles.scenario import Scenario, Service, Targets
 from octavo.simulator.panel import VALUE, slots
+from octavo.simulator.plan.fixed import enduring
 from octavo.simulator.plan.lab import Lab
 from octavo.simulator.plan.line import Line, failure
-from octavo.simulator.plan.space import Point, who
+from octavo.simulator.plan.space import Point
 from octavo.simulator.plan.traffic import scaled, slowed
-from octavo.simulator.plan.trials import Evaluation
+from octavo.simulator.plan.trials import Evaluation, spared
+from octavo.simulator.spare import lost, silenced, victims
 
 MOST_TRAFFIC = 8.0
 """Headroom is looked for up to so many times the traffic."""
@@ -31,12 +32,14 @@ class Relaxation:
     """What the plan would cost without one target, and what it would reach instead."""
 
     target: str
-    wanted: float
+    wanted: float | None
     reached: float | None
     usd_per_hour: float
     saved: float
 
     def __str__(self) -> str:
+        if self.wanted is None:
+            return f"without {self.target}: saves {self.saved:.2f} $/h"
         reached = "nothing" if self.reached is None else f"about {self.reached:.3g}"
         return f"{self.target} from {self.wanted:g} to {reached}: saves {self.saved:.2f} $/h"
 
@@ -118,8 +121,9 @@ def _try(lab: Lab, start: Point, replicas: Sequence[int]) -> float | None:
 def relaxations(line: Line) -> Iterator[Relaxation]:
     """For every target that stands in the way: the cheapest fleet that meets the others."""
     targets = line.scenario.targets
-    for name, wanted in targets:
-        if wanted is None or not _stands_in_the_way(line, name):
+    spare = {} if targets.n_minus_1 is None else {"n_minus_1": None}
+    for name, wanted in (*targets.wanted.items(), *spare.items()):
+        if not _stands_in_the_way(line, name):
             continue
         without = line.cheapest(targets.model_copy(update={name: None}))
         if without is None or without.point == line.found.point:
@@ -134,39 +138,38 @@ def relaxations(line: Line) -> Iterator[Relaxation]:
 def _stands_in_the_way(line: Line, target: str) -> bool:
     """Whether a cheaper fleet keeps up and misses nothing but this target, or nobody has looked for one."""
     cheaper = [each for each in line.points if each.usd_per_hour < line.found.usd_per_hour and not each.refused]
-    misses = [[miss.target for miss in each.missed(line.scenario.targets)] for each in cheaper if not each.overloaded]
-    return not cheaper or [target] in misses
+    return not cheaper or [target] in [_misses(each, line.scenario.targets) for each in cheaper if not each.overloaded]
+
+
+def _misses(found: Evaluation, targets: Targets) -> list[str]:
+    spare = ["n_minus_1"] if found.fails_without(targets) else []
+    return [miss.target for miss in found.missed(targets)] + spare
 
 
 def one_down(line: Line) -> list[str]:
-    """What is left of the targets when one replica of a placement is away for long."""
+    """What is left of the targets when one replica is away for long, for each kind of replica."""
+    scenario, point = line.scenario, line.found.point
+    asked = scenario if scenario.targets.n_minus_1 else enduring(scenario)
+    lab, wanted = line.rough().on(asked), asked.targets.n_minus_1 or Service()
     said = []
-    point, scenario = line.found.point, line.scenario
-    for index, place in enumerate(point.shape.placements):
-        of = who(place)
-        if point.replicas[index] == 1:
-            said.append(f"a device of {of}: {_without(scenario, place)}")
-            continue
-        fewer = tuple(count - (index == number) for number, count in enumerate(point.replicas))
-        down = replace(point, replicas=fewer)
-        judged = line.lab.full.get(down) or line.rough().judge(down)
-        holds = judged.meets(scenario.targets)
-        each = " of each" if place.mode == "dedicated" and len(scenario.names_of(place)) > 1 else ""
-        said.append(f"a replica{each} of {of}: {'targets hold' if holds else failure(judged, scenario.targets)}")
+    for model in victims(point.applied(scenario)):
+        found = line.found.down.get(model) or lab.without(model).judge(point)
+        holds = "targets hold" if found.whole(wanted) else failure(found, wanted)
+        said.append(f"a replica of {model}: {holds}{_left(point.applied(scenario).without(model))}")
     return said
 
 
-def _without(scenario: Scenario, place: Placement) -> str:
-    """The last replica is away: what of the ensemble is left."""
-    names, policy = scenario.names_of(place), scenario.ensemble.policy
-    lost = names[:1] if place.mode == "dedicated" else names
-    if isinstance(policy, Cascade) and policy.first in names and len(names) == 1:
-        return "every query goes to the others"
-    makers = [name for name, _ in slots(scenario) if not (isinstance(policy, Cascade) and name == policy.first)]
-    left = sum(name not in lost for name in makers)
-    if VALUE in lost or left < scenario.ensemble.min_candidates:
-        return "no answers until it is back"
-    return f"answers from {left} of {len(makers)} candidates"
+def _left(scenario: Scenario) -> str:
+    """What of the ensemble is left where models have no device at all."""
+    gone = lost(scenario)
+    makers = [name for name, _ in slots(scenario)]
+    left = sum(name not in gone for name in makers)
+    if not gone or silenced(scenario):
+        return ""
+    if isinstance(policy := scenario.ensemble.policy, Cascade) and policy.first in gone:
+        return "; every query goes to the others"
+    judge = "; nobody judges" if VALUE in gone else ""
+    return f"{judge}; answers from {left} of {len(makers)} candidates" if left < len(makers) else judge
 
 
 def sensitivity(line: Line) -> tuple[Swing, ...]:
@@ -199,9 +202,11 @@ def _inputs(line: Line) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "memory", each("memory")
     yield "overheads of a step", each("step_overhead", "layer_overhead", "sequence_overhead")
     yield "shared prefix", ("workload.shared_prefix_tokens",)
-    for target, wanted in line.scenario.targets:
-        if wanted is not None:
-            yield f"target {target}", (f"targets.{target}",)
+    for target in line.scenario.targets.wanted:
+        yield f"target {target}", (f"targets.{target}",)
+    if served := spared(line.scenario.targets):
+        for target in served.wanted:
+            yield f"target n_minus_1.{target}", (f"targets.n_minus_1.{target}",)
 
 
 def _changed(line: Line, keys: Sequence[str], factor: float) -> float | bool | None:

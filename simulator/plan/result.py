@@ -101,10 +101,13 @@ class Plan:
         cheaper = self.chosen.next_cheaper
         if cheaper is None:
             return None
-        fleet = words(cheaper, self.chosen.scenario)
+        fleet, targets = words(cheaper, self.chosen.scenario), self.chosen.scenario.targets
+        why = f"{fleet}, {cheaper.usd_per_hour:.2f} $/h: {failure(cheaper, targets)}"
+        if cheaper.whole(targets) and (model := cheaper.fails_without(targets)):
+            cheaper = cheaper.down[model]
         strain = "".join(f"; {text}" for text in (cheaper.strain, cheaper.where) if text)
         strain += " (sketched)" if cheaper.sketched else ""
-        return f"{fleet}, {cheaper.usd_per_hour:.2f} $/h: {failure(cheaper, self.chosen.scenario.targets)}{strain}"
+        return f"{why}{strain}"
 
     def checked(self) -> str | None:
         """What the longer simulation on fresh seeds says; None where there was none."""

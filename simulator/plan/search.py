@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import ceil, inf
 
-from octavo.profiles.scenario import Scenario, Targets
+from octavo.profiles.scenario import Targets
 from octavo.simulator.plan.bracket import Bracket
 from octavo.simulator.plan.cost import idle_usd_per_hour
 from octavo.simulator.plan.lab import Lab
@@ -25,7 +25,7 @@ SPENT = ("joules_per_query",)
 @dataclass
 class Search:
     """More replicas never miss a target that fewer meet; so a point that fails settles all that are smaller, or all
-    that are larger where it is what it spends that is too much. `targets` has none of those that are `fixed`.
+    that are larger where it is what it spends that is too much. `targets` has none of those that no fleet changes.
 
     Without `settles` nothing is simulated that can be sketched; without `thorough` cheaper fleets that fail narrowly in
     a sketch stay failed.
@@ -76,7 +76,7 @@ class Search:
             doubtful = [
                 each
                 for each in self.lab.doubtful(self.targets)
-                if each.usd_per_hour < limit and not any(_covers(point, each.point) for point in failed)
+                if each.usd_per_hour < limit and not any(self._dooms(point, each.point) for point in failed)
             ]
             if not doubtful:
                 return False
@@ -112,8 +112,16 @@ class Search:
             elif self.lab.is_doubtful(found, self.targets):
                 left.remove(point)
             else:
-                left = [other for other in left if not _covers(point, other)]
+                left = [other for other in left if not self._dooms(point, other)]
             probe = self._next(left, point) if left else None
+
+    def _dooms(self, point: Point, other: Point) -> bool:
+        """Whether the other fails because the point does.
+
+        With a device away, the last replica of an expert leaves the rest in peace where one of two leaves a crowd.
+        """
+        lone = self.targets.n_minus_1 is None or _lone(point) == _lone(other)
+        return lone and _covers(point, other)
 
     def _next(self, left: Sequence[Point], tried: Point) -> Point:
         """Half-way where something is found, else something dearer than what was just tried."""
@@ -148,14 +156,8 @@ def sumprod(each: Sequence[float], counts: Sequence[int]) -> float:
     return sum(one * count for one, count in zip(each, counts, strict=True))
 
 
-def fixed(scenario: Scenario) -> tuple[str, ...]:
-    """Targets that no fleet meets if the cheapest that meets the others does not: what is paid for a query grows with
-    what a fleet costs, and as many answers are right on all of them, unless some are late or lost.
-    """
-    operations = scenario.fleet.operations
-    moving = (operations.failures, operations.spot_preemption, operations.autoscale, operations.maintenance)
-    same = scenario.ensemble.deadline is None and not any(moving) and not operations.outages
-    return ("usd_per_query", "usd_per_million_tokens", *(("accuracy",) if same else ()))
+def _lone(point: Point) -> list[bool]:
+    return [count == 1 for count in point.replicas]
 
 
 def _covers(point: Point, other: Point) -> bool:

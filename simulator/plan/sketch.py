@@ -6,7 +6,7 @@ inferences, waits for a deadline or loses devices, a placement depends on the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from operator import attrgetter
@@ -21,7 +21,7 @@ from octavo.profiles.scenario import Scenario
 from octavo.runtime.core.trace import QueryRecord
 from octavo.simulator.arrivals import Open
 from octavo.simulator.estimate import Floats
-from octavo.simulator.fleet import ACTIVATIONS, weight_bytes
+from octavo.simulator.fleet import ACTIVATIONS, away, weight_bytes
 from octavo.simulator.latency.choose import choose
 from octavo.simulator.latency.model import LatencyModel
 from octavo.simulator.load import draw
@@ -30,7 +30,7 @@ from octavo.simulator.overload import overload
 from octavo.simulator.panel import VALUE, home, slots
 from octavo.simulator.plan.batches import Asked, Ended, Engine, Lane, Limits, Reader
 from octavo.simulator.plan.demand import WHOLE
-from octavo.simulator.plan.space import Point, Shape, who
+from octavo.simulator.plan.space import Point, who
 from octavo.simulator.streams import Streams
 
 LOAD = attrgetter("load")
@@ -59,6 +59,16 @@ class Stage:
     busy: float
 
 
+@dataclass(frozen=True)
+class Set:
+    """Models that share each of so many replicas."""
+
+    place: Placement
+    names: list[str]
+    replicas: int
+    key: tuple[object, ...]
+
+
 def is_sketchable(scenario: Scenario) -> bool:
     """Whether placements can be followed one after the other."""
     operations, arrivals = scenario.fleet.operations, scenario.workload.arrivals.kind
@@ -74,7 +84,7 @@ class Sketcher:
 
     scenario: Scenario
     seed: int
-    _stages: dict[object, Stage] = field(default_factory=dict)
+    stages: dict[object, Stage] = field(default_factory=dict)
     _alone: dict[str, dict[tuple[int, int], float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,26 +108,35 @@ class Sketcher:
         if any(place.mode not in MODES or place.pipeline_parallel > 1 for place, _ in places):
             return None
         applied = point.applied(self.scenario)
-        writing = [(place, count) for place, count in places if self._writes(place)]
-        stages = [self._asked(applied, point.shape, place, count) for place, count in writing]
+        sets = list(self._sets(point))
+        writing = [each for each in sets if each.names != [VALUE]]
+        stages = [self._asked(applied, each) for each in writing]
         ends, first = _merged([stage.ends for stage in stages]), _merged([stage.first for stage in stages])
         # A judge that stands with experts hides when their answers were whole.
-        beside = self._is_judged_beside(writing)
+        beside = self._judged and any(VALUE in each.names for each in writing)
         paced = {} if beside else self._pace(ends, first)
         written = ends
-        busy = [(stage.busy, who(place)) for stage, (place, _) in zip(stages, writing, strict=True)]
-        judges = [(place, count) for place, count in places if VALUE in self.scenario.names_of(place)]
-        if judges and self._judged and self._writes(judges[0][0]) is False:
-            key = tuple((point.shape.alone(p).key, c) for p, c in places)
-            scored = self._judge(applied, key, *judges[0], ends)
+        busy = [(stage.busy, who(each.place)) for stage, each in zip(stages, writing, strict=True)]
+        judges = [each for each in sets if each.names == [VALUE]]
+        if judges and self._judged:
+            scored = self._judge(applied, tuple(each.key for each in sets), judges[0], ends)
             ends = scored.ends
-            busy.append((scored.busy, who(judges[0][0])))
+            busy.append((scored.busy, who(judges[0].place)))
         found = self._summary(ends, first, paced, *max(busy))
         return (
             found
             if beside
-            else replace(found, where=self._where(stages, [place for place, _ in writing], written, ends))
+            else replace(found, where=self._where(stages, [each.place for each in writing], written, ends))
         )
+
+    def _sets(self, point: Point) -> Iterator[Set]:
+        """Models that stand together and are asked, less what is down; sets without a replica are lost."""
+        missing = list(self.scenario.fleet.operations.down)
+        for place, count in zip(point.shape.placements, point.replicas, strict=True):
+            names = [name for name in self.scenario.names_of(place) if name == VALUE or name in self.columns]
+            for together in [[name] for name in names] if place.mode == "dedicated" else [names]:
+                if together and (left := count - away(missing, together)) > 0:
+                    yield Set(place, together, left, (point.shape.alone(place).key, *together, left))
 
     @property
     def accuracy(self) -> float | None:
@@ -133,9 +152,6 @@ class Sketcher:
         policy = self.scenario.ensemble.policy
         return not isinstance(policy, Filtered) and policy.name != "mean_logprob"
 
-    def _is_judged_beside(self, writing: Sequence[tuple[Placement, int]]) -> bool:
-        return self._judged and any(VALUE in self.scenario.names_of(place) for place, _ in writing)
-
     def _pace(self, ends: Floats, first: Floats) -> dict[str, float]:
         """Seconds per token after the first, of answers that have one."""
         long = self.answers > 1
@@ -148,19 +164,11 @@ class Sketcher:
         """Queries of the warm-up."""
         return int(self.scenario.workload.warmup * len(self.times))
 
-    def _writes(self, place: Placement) -> bool:
-        return any(name != VALUE for name in self.scenario.names_of(place))
-
-    def _asked(self, applied: Scenario, shape: Shape, place: Placement, replicas: int) -> Stage:
-        """Experts of one placement, and the judge where it stands with them."""
-        key = (shape.alone(place).key, replicas)
-        if key not in self._stages:
-            names = [name for name in self.scenario.names_of(place) if name == VALUE or name in self.columns]
-            sets = [[name] for name in names] if place.mode == "dedicated" else [names]
-            found = [self._followed(applied, place, together, replicas) for together in sets]
-            ends, first = _merged([f.ends for f in found]), _merged([f.first for f in found])
-            self._stages[key] = Stage(ends, first, max(f.busy for f in found))
-        return self._stages[key]
+    def _asked(self, applied: Scenario, each: Set) -> Stage:
+        """Experts of one set, and the judge where it stands with them."""
+        if each.key not in self.stages:
+            self.stages[each.key] = self._followed(applied, each.place, each.names, each.replicas)
+        return self.stages[each.key]
 
     def _followed(self, applied: Scenario, place: Placement, names: Sequence[str], replicas: int) -> Stage:
         """One set of models that share devices, for all queries."""
@@ -203,10 +211,11 @@ class Sketcher:
 
         return judge
 
-    def _judge(self, applied: Scenario, key: object, place: Placement, replicas: int, ends: Floats) -> Stage:
+    def _judge(self, applied: Scenario, key: object, judges: Set, ends: Floats) -> Stage:
         """When each candidate has its score, by judges on devices of their own."""
-        if key not in self._stages:
-            lane = self._lanes(applied, place, [VALUE])[0]
+        if key not in self.stages:
+            replicas = judges.replicas
+            lane = self._lanes(applied, judges.place, [VALUE])[0]
             alone = self._alone.setdefault(lane.latency.label, {})
             readers = [Reader(lane.latency, lane.limits.step_tokens, alone) for _ in range(replicas)]
             queries, columns = np.nonzero(np.isfinite(ends))
@@ -225,8 +234,8 @@ class Sketcher:
                 reader.until(inf)
                 for end, index in reader.read:
                     scored[queries[index], columns[index]] = end
-            self._stages[key] = Stage(scored, scored, max(reader.busy for reader in readers))
-        return self._stages[key]
+            self.stages[key] = Stage(scored, scored, max(reader.busy for reader in readers))
+        return self.stages[key]
 
     def lengths_of(self, queries: Any, columns: Any) -> Any:
         """Tokens that a judge reads of these candidates."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from octavo.profiles.scenario import Scenario
+from typing import TypeVar
+
+from octavo.profiles.scenario import Scenario, Service
 from octavo.profiles.workload import AtOnce, ClosedLoop, Recorded, TraceFile
 
+ServiceT = TypeVar("ServiceT", bound=Service)
 TIMES = ("ttft_p95", "tpot_p95", "latency_p50", "latency_p95", "latency_p99")
 
 
@@ -32,7 +35,13 @@ def slowed(scenario: Scenario, factor: float) -> Scenario | None:
     faster = scaled(scenario, factor)
     if faster is None:
         return None
-    targets = scenario.targets
+    targets, spare = _sooner(scenario.targets, factor), scenario.targets.n_minus_1
+    if spare:
+        targets = targets.model_copy(update={"n_minus_1": _sooner(spare, factor)})
+    return faster.model_copy(update={"targets": targets})
+
+
+def _sooner(targets: ServiceT, factor: float) -> ServiceT:
     times = {name: value / factor for name in TIMES if (value := getattr(targets, name)) is not None}
     rate = {} if targets.goodput is None else {"goodput": targets.goodput * factor}
-    return faster.model_copy(update={"targets": targets.model_copy(update={**times, **rate})})
+    return targets.model_copy(update={**times, **rate})

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
 from octavo.profiles.errors import ConfigError
-from octavo.profiles.scenario import Scenario, Targets
+from octavo.profiles.scenario import Scenario, Service, Targets
 from octavo.simulator.estimate import Estimate
 from octavo.simulator.metrics import Sample
 from octavo.simulator.plan.space import Point
@@ -95,7 +95,10 @@ def badness(name: str, wanted: float, reached: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A point as simulated, and its cost without egress, USD/h. `where` is where its late queries spend their time."""
+    """A point as simulated, and its cost without egress, USD/h. `where` is where its late queries spend their time.
+
+    `down` is the same point without a replica of each of these models, where that was looked at.
+    """
 
     point: Point
     metrics: dict[str, Estimate]
@@ -109,23 +112,23 @@ class Evaluation:
     sketched: bool = False
     strain: str = ""
     where: str = ""
+    down: Mapping[str, Evaluation] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric].value
 
-    def missed(self, targets: Targets) -> tuple[Miss, ...]:
-        """The targets that are not met, the worst first."""
+    def missed(self, targets: Service) -> tuple[Miss, ...]:
+        """The targets that are not met with every device there, the worst first."""
         found = []
-        for name, wanted in targets:
-            if wanted is not None:
-                reached = self.metrics[name].value if name in self.metrics else None
-                if reached is None and self.sketched:
-                    continue
-                if reached is None or badness(name, wanted, reached) > 1:
-                    found.append(Miss(name, wanted, reached))
+        for name, wanted in targets.wanted.items():
+            reached = self.metrics[name].value if name in self.metrics else None
+            if reached is None and self.sketched:
+                continue
+            if reached is None or badness(name, wanted, reached) > 1:
+                found.append(Miss(name, wanted, reached))
         return tuple(sorted(found, key=lambda miss: -miss.ratio))
 
-    def clearly_misses(self, targets: Targets) -> bool:
+    def clearly_misses(self, targets: Service) -> bool:
         """Whether a target is missed even at the better end of its interval; an overload is always clear."""
         if self.refused or self.overloaded:
             return True
@@ -136,16 +139,33 @@ class Evaluation:
         end = (found.high if miss.target in AT_LEAST else found.low) if found else None
         return end is not None and badness(miss.target, miss.wanted, end) > 1
 
-    def meets(self, targets: Targets) -> bool:
+    def meets(self, targets: Service) -> bool:
+        """With every device there, and in all that was looked at with one away."""
+        return self.whole(targets) and self.fails_without(targets) is None
+
+    def whole(self, targets: Service) -> bool:
+        """Whether it meets the targets with every device there."""
         return not self.refused and not self.overloaded and not self.missed(targets)
 
-    def worst(self, targets: Targets) -> float:
-        """The largest badness over the targets."""
+    def fails_without(self, targets: Service) -> str | None:
+        """The first model whose replica it cannot do without, where the targets want it to."""
+        if (served := spared(targets)) is None:
+            return None
+        return next((name for name, each in self.down.items() if not each.whole(served)), None)
+
+    def worst(self, targets: Service) -> float:
+        """The largest badness over the targets, with one device away too."""
         if self.refused or self.overloaded:
             return float("inf")
-        have = [(n, wanted) for n, wanted in targets if wanted is not None and (n in self.metrics or not self.sketched)]
+        have = [(n, w) for n, w in targets.wanted.items() if n in self.metrics or not self.sketched]
         ratios = [badness(n, w, self.metrics[n].value) if n in self.metrics else float("inf") for n, w in have]
-        return max(ratios, default=0.0)
+        served = spared(targets)
+        return max([*ratios, *(each.worst(served) for each in self.down.values() if served)], default=0.0)
+
+
+def spared(targets: Service) -> Service | None:
+    """The targets with one device away, where there are any."""
+    return targets.n_minus_1 if isinstance(targets, Targets) else None
 
 
 class Pool(AbstractContextManager["Pool"]):

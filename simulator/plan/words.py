@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from octavo.profiles.scenario import Service
 from octavo.simulator.plan.cost import HOURS_PER_MONTH
 from octavo.simulator.plan.line import Line, words
 from octavo.simulator.plan.pareto import picture
 from octavo.simulator.plan.questions import MOST_TRAFFIC, SWING, Swing
 from octavo.simulator.plan.result import Plan
-from octavo.simulator.plan.trials import AT_LEAST, Evaluation
+from octavo.simulator.plan.trials import AT_LEAST, Evaluation, spared
 
 WIDTH = 100
 BAR = 50
@@ -30,15 +31,18 @@ def _texts(plan: Plan, co2: bool) -> Iterator[str]:
         yield f"policy     {plan.chosen.name}"
     yield f"cost       {_cost(best)}"
     yield f"energy     {best['joules_per_query']:,.0f} J/query{_carbon(best) if co2 else ''}"
-    yield f"reaches    {_reached(plan)}"
+    targets = plan.chosen.scenario.targets
+    yield f"reaches    {_reached(best, targets) or 'no targets: the cheapest fleet that keeps up'}"
+    yield from _with_one_away(plan)
     yield f"load       devices {best['utilisation']:.0%} busy{_headroom(plan)}"
     yield f"sure       {_interval(plan)}"
     if checked := plan.checked():
         yield f"checked    {checked}"
     yield f"cheaper    {plan.next_cheaper() or 'no cheaper fleet can keep up or hold the models'}"
     yield f"relax      {plan.relaxations[0] if plan.relaxations else 'to give up one target saves nothing'}"
-    for text in plan.one_down:
-        yield f"failure    without {text}"
+    if targets.n_minus_1 is None:
+        for text in plan.one_down:
+            yield f"failure    without {text}"
     for text in plan.break_even():
         yield f"pays       {text}"
     for each in plan.what_if:
@@ -67,16 +71,23 @@ def _cost(best: Evaluation) -> str:
     return f"{best.usd_per_hour:.2f} $/h, {month:,.0f} $/month, {best['usd_per_query']:.3g} $/query{per_million}"
 
 
-def _reached(plan: Plan) -> str:
+def _reached(best: Evaluation, targets: Service) -> str:
     found = []
-    for name, wanted in plan.chosen.scenario.targets:
-        if wanted is not None:
-            estimate = plan.best.metrics[name]
-            half = estimate.half_width
-            spread = "" if half is None else f" ± {half:.2g}"
-            limit = "at least" if name in AT_LEAST else "at most"
-            found.append(f"{name} {estimate.value:.3g}{spread} ({limit} {wanted:g})")
-    return "; ".join(found) or "no targets: the cheapest fleet that keeps up"
+    for name, wanted in targets.wanted.items():
+        estimate = best.metrics[name]
+        half = estimate.half_width
+        spread = "" if half is None else f" ± {half:.2g}"
+        limit = "at least" if name in AT_LEAST else "at most"
+        found.append(f"{name} {estimate.value:.3g}{spread} ({limit} {wanted:g})")
+    return "; ".join(found)
+
+
+def _with_one_away(plan: Plan) -> Iterator[str]:
+    """What is reached without each kind of replica, where the targets ask for it."""
+    if (served := spared(plan.chosen.scenario.targets)) is None:
+        return
+    for model, each in plan.best.down.items():
+        yield f"n-1        without a replica of {model}: {_reached(each, served) or 'it keeps up and answers'}"
 
 
 def _carbon(best: Evaluation) -> str:

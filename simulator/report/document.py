@@ -170,6 +170,13 @@ class Swing(_Facts):
     usd_per_hour_more: Amount | None = None
 
 
+class OneAway(_Facts):
+    """What the fleet was simulated to reach without one replica; `fails` says why that is not enough."""
+
+    metrics: Mapping[str, Estimate] = Field(default_factory=dict)
+    fails: str | None = None
+
+
 class Bought(_Facts):
     """The fleet to buy, and what it was simulated to reach."""
 
@@ -177,6 +184,7 @@ class Bought(_Facts):
     usd_per_hour: Amount
     usd_per_month: Amount
     metrics: Mapping[str, Estimate] = Field(default_factory=dict)
+    n_minus_1: Mapping[str, OneAway] = Field(default_factory=dict)
 
 
 class Relaxed(_Facts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import yaml
@@ -45,6 +45,13 @@ PERFORMANCE = (
     Metric("ttft_p95", "TTFT p95", "s"),
     Metric("throughput", "answered", "/s"),
     Metric("utilisation", "busy", "share"),
+    Metric("accuracy", "right, simulated", "share"),
+)
+SERVED = (
+    Metric("latency_p50", "latency p50", "s"),
+    Metric("latency_p95", "latency p95", "s"),
+    Metric("ttft_p95", "TTFT p95", "s"),
+    Metric("availability", "answered", "share"),
     Metric("accuracy", "right, simulated", "share"),
 )
 MONEY = (
@@ -105,6 +112,7 @@ def _plan(runs: Runs) -> Section:
     for index, plan in enumerate(runs.of(Planned)):
         blocks += [
             Bullets(f"The cheapest fleet for “{plan.name}”", tuple(_bought(plan))),
+            _one_away(plan),
             figures.undominated(plan, str(index)),
             figures.tornado(plan, str(index)),
         ]
@@ -121,6 +129,18 @@ def _bought(plan: Planned) -> Iterator[str]:
     yield from (f"To relax: {each.says}." for each in plan.relax)
     yield from (f"Without {each}." for each in plan.one_down)
     yield from (f"Beside it, {each}." for each in plan.break_even)
+
+
+def _one_away(plan: Planned) -> Table | None:
+    """With every device there, and without one of each kind of replica, where the targets ask for that."""
+    shown = [metric for metric in SERVED if metric.name in plan.plan.metrics]
+    rows = [(f"a replica of {model}", *_metrics(each.metrics, shown)) for model, each in plan.plan.n_minus_1.items()]
+    columns = ("away", *(metric.title for metric in shown))
+    return (
+        table("With any one device away (N-1)", columns, [("none", *_metrics(plan.plan.metrics, shown)), *rows])
+        if rows
+        else None
+    )
 
 
 def _picture(runs: Runs) -> Section:
@@ -217,8 +237,12 @@ def _metric_table(simulation: Simulation, metrics: Sequence[Metric]) -> Table:
 
 
 def _values(line: Line, metrics: Sequence[Metric]) -> Iterator[Number | None]:
+    return _metrics(line.metrics, metrics)
+
+
+def _metrics(known: Mapping[str, Estimate], metrics: Sequence[Metric]) -> Iterator[Number | None]:
     for metric in metrics:
-        found = line.metrics.get(metric.name)
+        found = known.get(metric.name)
         yield Number.of(found, metric.unit) if found else None
 
 

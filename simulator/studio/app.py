@@ -83,7 +83,7 @@ def _reset(scenario: str) -> list[Any]:
 
 
 def _choices(values: tuple[Any, ...]) -> Choices:
-    scenario, hardware, replicas, policy, samples, rate, target = values
+    scenario, hardware, replicas, policy, samples, rate, target, spare = values
     least = defaults(scenario)
     return Choices(
         scenario,
@@ -93,6 +93,7 @@ def _choices(values: tuple[Any, ...]) -> Choices:
         int(samples),
         float(rate) or least.rate / 100,
         float(target) or least.latency_p95 / 100,
+        bool(spare),
     )
 
 

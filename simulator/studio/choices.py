@@ -24,7 +24,8 @@ WHOLE = ("ensemble", "majority", "weighted_vote", "mean_logprob")  # ask everybo
 class Choices:
     """A scenario's name and what is set differently. `rate` in queries per second, `latency_p95` in seconds.
 
-    `hardware` and `replicas` are those of the tier with the most devices.
+    `hardware` and `replicas` are those of the tier with the most devices. With a `spare` the target must hold with any
+    one device away, too.
     """
 
     scenario: str
@@ -34,6 +35,7 @@ class Choices:
     samples: int
     rate: float
     latency_p95: float
+    spare: bool = False
 
 
 @cache
@@ -83,6 +85,7 @@ def scenario_of(choices: Choices) -> Scenario:
     """Raises ConfigError, such as for models that don't fit the device."""
     scenario = built_in(choices.scenario)
     tier = scenario.fleet.placement[_place(scenario)].tier
+    spare = {"n_minus_1": {"latency_p95": choices.latency_p95}} if choices.spare else {}
     ours = {"hardware": choices.hardware, "replicas": choices.replicas}
     placement = [place.model_dump() | (ours if place.tier == tier else {}) for place in scenario.fleet.placement]
     return vary(
@@ -95,7 +98,7 @@ def scenario_of(choices: Choices) -> Scenario:
                 "min_candidates": scenario.ensemble.min_candidates if choices.policy in WHOLE else 1,
             },
             "workload": {"arrivals": {"rate": choices.rate}},
-            "targets": {"latency_p95": choices.latency_p95},
+            "targets": {"latency_p95": choices.latency_p95, **spare},
         },
     )
 

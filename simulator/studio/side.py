@@ -11,7 +11,7 @@ from octavo.simulator.studio.figures import empty
 
 GRAPH: Any = {"displayModeBar": False, "responsive": True}
 TALL = {"height": "250px"}
-CONTROLS = ("scenario", "hardware", "replicas", "policy", "samples", "rate", "target")
+CONTROLS = ("scenario", "hardware", "replicas", "policy", "samples", "rate", "target", "spare")
 
 
 def name(side: str, part: str) -> dict[str, str]:
@@ -50,9 +50,10 @@ def _controls(letter: str, choices: Choices) -> list[Any]:
         for part, (options, value, text) in listed.items()
     )
     sliders = (_labelled(part, text, dcc.Slider(id=name(letter, part), **slid[part])) for part, text in SLID.items())
-    return [*lists, *sliders]
+    return [*lists, *sliders, dcc.Checklist([SPARE], [], id=name(letter, "spare"), className="control spare")]
 
 
+SPARE = "also with any one device away"
 SLID = {
     "replicas": "Copies of each placement",
     "samples": "Samples of each expert",

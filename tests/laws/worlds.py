@@ -9,6 +9,7 @@ from typing import Any
 
 from octavo.profiles import Scenario, load_scenario, vary
 from octavo.simulator.run import Prepared, prepare
+from octavo.simulator.spare import silenced
 
 
 def examples(usual: int) -> int:
@@ -67,8 +68,10 @@ OPERATIONS: tuple[dict[str, Any], ...] = (
         "autoscale": {"min": 2, "max": 4, "target": 0.1, "interval": 0.2, "cold_start": None},
         "spot_preemption": {"mtbf": 4.0, "mttr": 0.5},
     },
+    {"down": ["expert-1"]},
+    {"down": ["expert-2", "expert-3"], "failures": {"mtbf": 3.0, "mttr": 0.5}},
 )
-NOTHING = {"failures": None, "spot_preemption": None, "autoscale": None, "maintenance": None, "outages": []}
+NOTHING = {"failures": None, "spot_preemption": None, "autoscale": None, "maintenance": None, "outages": [], "down": []}
 
 
 @cache
@@ -127,7 +130,8 @@ def scenario(seed: int, policy: dict[str, Any] | None = None) -> Scenario:
             "warmup": 0.0,
         },
     }
-    return vary(base(), change)
+    found = vary(base(), change)
+    return vary(found, {"fleet": {"operations": {"down": []}}}) if silenced(found) else found
 
 
 def feed_forward(seed: int) -> Scenario:

@@ -37,6 +37,9 @@ def test_what_is_chosen_is_what_is_simulated() -> None:
     assert {place.replicas for place in scenario.fleet.placement} == {3}
     assert (scenario.ensemble.policy.name, scenario.ensemble.samples_per_expert) == ("pruned", 1)
     assert scenario.workload.rate == 7.0
+    assert scenario.targets.n_minus_1 is None
+    spare = scenario_of(replace(choices, spare=True))
+    assert spare.targets.n_minus_1.latency_p95 == spare.targets.latency_p95 == choices.latency_p95
 
 
 def test_more_traffic_is_never_faster_nor_planned_on_less() -> None:
@@ -98,10 +101,13 @@ def page(address: str) -> Iterator[Any]:
 def test_the_numbers_follow_the_controls(page: Any) -> None:
     side = page.locator("#side-a")
     assert side.locator(".good.verdict").is_visible()
+    side.get_by_text("also with any one device away").click()
+    side.locator(".control.target [role=slider]").focus()
+    page.keyboard.press("Home")
+    side.get_by_text("without a replica of expert-1").wait_for()
     side.locator(".control.rate [role=slider]").focus()
     page.keyboard.press("End")
-    side.locator(".bad.verdict").wait_for()
-    assert "Overloaded" in side.locator(".verdict").inner_text()
+    side.locator(".bad.verdict", has_text="Overloaded").wait_for()
 
 
 def test_two_sides_are_compared_and_one_is_saved(page: Any, tmp_path: Path) -> None:

@@ -79,6 +79,12 @@ JUDGED = (
         (*JUDGED, "workload.arrivals.rate=4 /s", "targets={latency_p95: 6 s, ttft_p95: 500 ms}"),
         (*JUDGED, "workload.arrivals.rate=4 /s", "ensemble.deadline=6 s", "targets={availability: 0.97}"),
         (*JUDGED, "workload.arrivals.rate=5 /s", "fleet.tiers.cloud.basis=owned", "targets={latency_p95: 5 s}"),
+        (*JUDGED, "workload.arrivals.rate=4 /s", "targets={latency_p95: 6 s, n_minus_1: {latency_p95: 6 s}}"),
+        ("workload.arrivals.rate=8 /s", "ensemble.min_candidates=4", "targets={n_minus_1: {availability: 0.99}}"),
+        (
+            *("ensemble.adapters={kind: lora, rank: 16}", "workload.arrivals.rate=6 /s", "seeds=3"),
+            "targets={latency_p95: 6 s, n_minus_1: {latency_p95: 7 s, accuracy: 0.5}}",
+        ),
     ],
 )
 def test_on_a_small_grid_the_plan_is_what_brute_force_finds(changes: tuple[str, ...]) -> None:
