@@ -39,16 +39,24 @@ class Kernels:
         return f"octavo {self.instructions}"
 
 
+def whose(own: Kernels | str, precision: str) -> str:
+    """Whose products a model uses, and why not octavo's, for people to read."""
+    if not isinstance(own, Kernels):
+        return STOCK + (f" ({own})" if own else "")
+    partly = own.instructions == "avx2" and precision in ("int8", "int4")
+    return f"{own} ({precision} weights by {STOCK}: no AVX-512)" if partly else str(own)
+
+
 def library() -> Path:
     """Where the library of these very sources is, or would be: beside them, named after their hash."""
     texts = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()) if path.suffix in (".cpp", ".h"))
     return SOURCES / f"kernels-{blake2b(texts, digest_size=8).hexdigest()}.so"
 
 
-def kernels_for(name: str, graph: GraphEntry, provider: str, wanted: bool | None, *, prepack: bool) -> Kernels | None:
-    """The library, if a model is to use it; `wanted` None: where there is nothing against it.
+def kernels_for(name: str, graph: GraphEntry, provider: str, wanted: bool | None, *, prepack: bool) -> Kernels | str:
+    """The library, if a model is to use it, or why it is not; `wanted` None: where there is nothing against it.
 
-    Raises MachineError where it is wanted and cannot be had.
+    Nothing is to be said where nobody could expect it. Raises MachineError where it is wanted and cannot be had.
     """
     found = kernels()
     against = {
@@ -57,10 +65,12 @@ def kernels_for(name: str, graph: GraphEntry, provider: str, wanted: bool | None
         "what is kept prepacked is in ONNX Runtime's own form": prepack,
         str(found): not isinstance(found, Kernels),
     }
-    why = next((reason for reason, holds in against.items() if holds), None)
+    why = next((reason for reason, holds in against.items() if holds), "")
     if wanted and why:
         raise MachineError(f"{name}: octavo's kernels were asked for: {why}")
-    return found if isinstance(found, Kernels) and not why and wanted is not False else None
+    if wanted is False or provider != "CPUExecutionProvider":
+        return ""
+    return why or found
 
 
 @cache
@@ -68,7 +78,7 @@ def kernels() -> Kernels | str:
     """The library, loaded; or why there is none, in words. Nothing but octavo's own folder is ever looked at."""
     path = library()
     if not path.is_file():
-        return "they are not compiled: run `octavo kernels`"
+        return "octavo's are not compiled: run `octavo kernels`"
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:

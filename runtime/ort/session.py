@@ -15,7 +15,8 @@ from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import GraphEntry, KVLayout, Manifest, Weights
 from octavo.runtime.ort.assignment import RECORD, check_assignment
 from octavo.runtime.ort.engines import Engines, find_engines, make_room
-from octavo.runtime.ort.kernels import STOCK, Kernels, kernels_for
+from octavo.runtime.ort.fusing import fused
+from octavo.runtime.ort.kernels import STOCK, Kernels, kernels_for, whose
 from octavo.runtime.ort.pages import huge_pages, let_go
 from octavo.runtime.ort.prepacked import prepacked
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT, check_session
@@ -52,7 +53,7 @@ class Model:
     """An open model: its session, its graph's description, and what of it runs on another provider, in words.
 
     Where it `captures`, a decode call of so many rows is recorded once as a CUDA graph, and replayed from then on.
-    `kernels` names whose products of matrices it uses.
+    `kernels` says whose products of matrices it uses, and why not octavo's where they might be expected.
     """
 
     name: str
@@ -136,12 +137,12 @@ def open_model(
             with huge_pages():
                 open_ = partial(open_session, bundle, fitting[0], chosen=chosen, engines=built)
                 session, own = with_kernels(own, threads, open_, required=bool(kernels))
-            if own:  # their packed form is what is read from now on
+            if isinstance(own, Kernels):  # their packed form is what is read from now on
                 let_go([bundle / path for path in fitting[0].locations.values()])
     check_session(session, provider, name)
     read = (bundle / fitting[0].model).read_bytes
     fallback = check_assignment(name, session, provider, read, allow_fallback=allow_fallback)
-    return Model(name, session, graph, provider, device, fallback, capture, str(own or STOCK))
+    return Model(name, session, graph, provider, device, fallback, capture, whose(own, graph.precision))
 
 
 def runnable(graph: GraphEntry) -> list[str]:
@@ -177,16 +178,17 @@ def session_options(threads: int, own: Kernels | None = None) -> Any:
 
 
 def with_kernels(
-    own: Kernels | None, threads: int, open_: Callable[[Any], Any], *, required: bool
-) -> tuple[Any, Kernels | None]:
-    """A session with octavo's kernels, or unless they are `required` without them where the graph is not for them."""
-    if own:
+    own: Kernels | str, threads: int, open_: Callable[..., Any], *, required: bool
+) -> tuple[Any, Kernels | str]:
+    """A session with octavo's kernels, or unless they are `required` without them, and why."""
+    if isinstance(own, Kernels):
         try:
-            return open_(session_options(threads, own)), own
-        except Exception:
+            return open_(session_options(threads, own), own=own), own
+        except Exception as error:
             if required:
                 raise
-    return open_(session_options(threads)), None
+            own = f"the graph is not for octavo's: {str(error).splitlines()[0]}"
+    return open_(session_options(threads)), own
 
 
 def providers(provider: str, device: Device, engines: Engines | None, *, capture: bool = False) -> list[Any]:
@@ -206,21 +208,31 @@ def providers(provider: str, device: Device, engines: Engines | None, *, capture
 
 
 def open_session(
-    bundle: Path, weights: Weights, options: Any, chosen: list[Any], engines: Engines | None = None
+    bundle: Path,
+    weights: Weights,
+    options: Any,
+    chosen: list[Any],
+    engines: Engines | None = None,
+    own: Kernels | None = None,
 ) -> Any:
-    """Weights beside the graph are opened by path; shared ones are mapped and given to ONNX Runtime by name.
+    """Weights beside the graph are found by path; shared ones are mapped and given to ONNX Runtime by name.
 
-    An engine that was built ahead has its weights in itself.
+    An engine that was built ahead has its weights in itself. With `own` kernels, operators of theirs are in the graph.
     """
     if engines and engines.model:
         return ort.InferenceSession(engines.model, options, providers=chosen)
-    model = bundle / weights.model
-    files = {location: bundle / path for location, path in weights.locations.items()}
-    if all(path == model.parent / location for location, path in files.items()):
-        return ort.InferenceSession(model, options, providers=chosen)
-    maps = [mapped(path) for path in files.values()]
-    options.add_external_initializers_from_files_in_memory(list(files), maps, [len(data) for data in maps])
-    return ort.InferenceSession(model.read_bytes(), options, providers=chosen)
+    path = bundle / weights.model
+    model = path.read_bytes()
+    graph = fused(model) if own else model
+    files = {location: bundle / place for location, place in weights.locations.items()}
+    if all(place == path.parent / location for location, place in files.items()):
+        if graph is model:
+            return ort.InferenceSession(path, options, providers=chosen)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    else:
+        maps = [mapped(place) for place in files.values()]
+        options.add_external_initializers_from_files_in_memory(list(files), maps, [len(data) for data in maps])
+    return ort.InferenceSession(graph, options, providers=chosen)
 
 
 def mapped(path: Path) -> mmap.mmap:

@@ -10,4 +10,4 @@ inline V spread(float x) { return (V)_mm256_set1_ps(x); }
 #include "dense.h"
 }  // namespace
 
-const Products AVX2 = {"avx2", WIDTH, product<Single>, product<Half>, LANES, nullptr, nullptr};
+const Products AVX2 = {"avx2", WIDTH, product<Single>, product<Half>, addition, LANES, nullptr, nullptr};

@@ -91,4 +91,4 @@ void quantize(const float* row, size_t k, int8_t* q, float* scale, int32_t* sum)
 }
 }  // namespace
 
-const Products AVX512 = {"avx512-vnni", WIDTH, product<Single>, product<Half>, LANES, few, quantize};
+const Products AVX512 = {"avx512-vnni", WIDTH, product<Single>, product<Half>, addition, LANES, few, quantize};

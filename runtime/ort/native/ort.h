@@ -66,7 +66,7 @@ struct ApiBase {
 };
 
 constexpr uint32_t API_VERSION = 17;  // of ONNX Runtime 1.17, the first with all of the above
-enum { FLOAT = 1, UINT8 = 2 };
+enum { FLOAT = 1, UINT8 = 2, INT32 = 6 };
 enum { REQUIRED = 0, OPTIONAL = 1 };
 
 struct Op {

@@ -10,6 +10,19 @@ struct Dense {  // rows [m, k] times panels into out [m, n]; panels [ceil(n / wi
   size_t m, k, n;
 };
 
+constexpr size_t NARROW = 16;  // columns of an addition's first panels
+
+struct Addition {  // out = there + (rows * A, times factors) * B, for rows that read the same columns of A
+  const float* rows;              // [m, k]
+  const float* a;                 // A's panels of these columns, [panels][k][NARROW]
+  const float* b;                 // B's rows of these columns in its first panel; in the next, `stride` further on
+  size_t m, k, panels, skip, depth, stride, n;  // of a panel's columns `skip` come before the `depth` that are read
+  const float* const* factors;    // each row's, [depth]
+  const float* const* there;      // each row's, [n]
+  float* const* out;
+  float* low;                     // [m, panels * NARROW], to be written
+};
+
 struct Few {  // rows quantized in blocks of 32: `q` [m, blocks * 32], `scale` and `sum` [m, blocks]
   const int8_t* q;
   const float* scale;
@@ -24,6 +37,7 @@ struct Products {
   size_t width;                                                    // columns of a dense panel
   void (*dense)(const Dense&, size_t first, size_t last);          // panels of float32
   void (*half)(const Dense&, size_t first, size_t last);           // panels of bfloat16, in pairs half a vector apart
+  void (*addition)(const Addition&);
   size_t vector;                                                   // floats of a vector
   void (*few)(const Few&, int bits, size_t first, size_t last);    // panels of 16 columns; null without such
   void (*quantize)(const float* row, size_t k, int8_t* q, float* scale, int32_t* sum);  // one row

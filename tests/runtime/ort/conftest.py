@@ -1,19 +1,23 @@
-"""An engine that a test drives step by step."""
+"""An engine that a test drives step by step; octavo's own kernels, compiled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from octavo.profiles.errors import MachineError
 from octavo.profiles.manifest import read_manifest
 from octavo.runtime.contents import Contents, Request, prefix_names
 from octavo.runtime.core.query import Candidate, Inference, Lost, Query, Score
 from octavo.runtime.core.scheduler import Limits, Scheduler, Step
+from octavo.runtime.ort import kernels as module
 from octavo.runtime.ort.engine import ExpertEngine
+from octavo.runtime.ort.kernels import COMPILERS, Kernels, compile_kernels, kernels
 from octavo.runtime.ort.providers import CPU
 from octavo.runtime.ort.session import Device, open_model
 from octavo.runtime.sampling import Sampling
@@ -113,3 +117,38 @@ def bench(bundle: Path) -> MakeBench:
         return Bench(folder, Limits(**settings | {"paged": False, "prefix_caching": False} | limits))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources in a folder of their own, compiled there: other tests go on without."""
+    if not any(map(shutil.which, COMPILERS)):
+        pytest.skip("no C++ compiler")
+    folder = tmp_path_factory.mktemp("kernels") / "native"
+    shutil.copytree(module.SOURCES, folder, ignore=shutil.ignore_patterns("*.so"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SOURCES", folder)
+        try:
+            compile_kernels()
+        except MachineError as error:
+            if "there are none for" in str(error):
+                pytest.skip(str(error))
+            raise
+    return folder
+
+
+@pytest.fixture(params=["", "avx2"])
+def own(
+    request: pytest.FixtureRequest, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Kernels]:
+    """The kernels as octavo finds them; a copy of the library decides anew which instructions it uses."""
+    shutil.copytree(built, tmp_path / "native")
+    monkeypatch.setattr(module, "SOURCES", tmp_path / "native")
+    monkeypatch.setenv("OCTAVO_INSTRUCTIONS", request.param)
+    kernels.cache_clear()
+    found = kernels()
+    if not isinstance(found, Kernels):
+        pytest.skip(found)
+    assert request.param in found.instructions
+    yield found
+    kernels.cache_clear()
