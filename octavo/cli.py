@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(args=None if arguments is None else list(arguments), prog_name="octavo")
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
-        if code == terminal.INTERRUPTED:
+        if code in (terminal.INTERRUPTED, terminal.TERMINATED):
             terminal.complain(terminal.INTERRUPTION)
         return code
     except BaseException as error:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -21,7 +23,8 @@ from octavo.profiles.errors import OctavoError
 
 WIDTH = 100
 INTERRUPTED = 130
-INTERRUPTION = "interrupted; nothing half-written was left, and what is finished is found again"
+TERMINATED = 143
+INTERRUPTION = "interrupted; nothing half-written was left, and what was kept is found again"
 
 # Told how far a stage is: its name, the share done in [0, 1], and what is going on.
 Watcher = Callable[[str, float, str], None]
@@ -71,6 +74,29 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
 def show(renderable: Any) -> None:
     """Print a table to stdout."""
     console().print(renderable)
+
+
+@dataclass
+class Stop:
+    """How a command that was stopped exits."""
+
+    code: int = INTERRUPTED
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """SIGTERM stops as Ctrl-C does: as a KeyboardInterrupt, but with another exit code."""
+    stop = Stop()
+
+    def hear(number: int, frame: object) -> None:
+        stop.code = TERMINATED
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

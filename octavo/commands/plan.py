@@ -59,7 +59,8 @@ def plan(
 ) -> None:
     """Find the cheapest fleet that carries a scenario's traffic within its targets, and say why not a cheaper one.
 
-    Exits with 3 when no fleet meets the targets; the closest one and what it misses are named.
+    Exits with 3 when no fleet meets the targets; the closest one and what it misses are named. Stopped, it says what
+    it has found so far, and exits with 130 (Ctrl-C) or 143 (SIGTERM).
     """
     from octavo.profiles import load_scenario
     from octavo.simulator.plan import Space, lines, policies
@@ -82,7 +83,7 @@ def plan(
     }
     pool = _pool(show.choice("on", on, Literal["local", "ray"]), jobs, ray_address)
     choices: dict[str, Any] = {name: tuple(values) for name, values in wanted.items() if values}
-    with terminal.watching() as watch, _told():
+    with terminal.stoppable() as stop, _kept(out, json, co2, stop), terminal.watching() as watch:
         found = find(
             loaded,
             space=Space(**choices),
@@ -104,14 +105,22 @@ def plan(
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Whoever interrupts is told what was found so far."""
+def _kept(out: Path | None, json: bool, co2: bool, stop: terminal.Stop) -> Iterator[None]:
+    """What was judged is written where there is no plan, and where whoever asked does not wait for it."""
+    from octavo.simulator.plan import Infeasible, Interrupted, lines_so_far
+
     try:
         yield
-    except KeyboardInterrupt as stopped:
-        if said := str(stopped):
-            terminal.note(said)
-        raise
+    except (Infeasible, Interrupted) as none:
+        if out:
+            show.write(out, none.to_json())
+        if json:
+            print(none.to_json(), end="")
+        if isinstance(none, Infeasible):
+            raise
+        if not json:
+            terminal.say("\n".join(lines_so_far(none, co2=co2)))
+        raise typer.Exit(stop.code) from None
 
 
 def _pool(on: str, jobs: int | None, ray_address: str | None) -> Pool:

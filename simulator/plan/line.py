@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from octavo.profiles.errors import InfeasibleError
 from octavo.profiles.load import vary
 from octavo.profiles.scenario import Scenario, Service, Targets
 from octavo.simulator.estimate import tidy
@@ -36,18 +35,19 @@ SHOWN = (
 )
 
 
-class Infeasible(InfeasibleError):
-    """No fleet of the space meets the targets; `closest` is the one that misses by least, where one was simulated."""
+class Unfinished(KeyboardInterrupt):
+    """The search for a line was interrupted; `line` has what was judged until then."""
 
-    def __init__(self, message: str, closest: Evaluation | None) -> None:
-        super().__init__(message)
-        self.closest = closest
+    def __init__(self, line: Line) -> None:
+        super().__init__(line.name)
+        self.line = line
 
 
 @dataclass
 class Line:
     """`best` meets the targets; where nothing does it is None and `closest` misses by least.
 
+    Of a search that was not `finished`, `best` is the cheapest that was simulated so far; others may be cheaper.
     `unmended` is the cheapest that meets all targets but those that no dearer fleet would meet either.
     """
 
@@ -59,6 +59,7 @@ class Line:
     space: Space
     unmended: Evaluation | None = None
     points: list[Evaluation] = field(default_factory=list)
+    finished: bool = True
     _rough: Lab | None = None
 
     def __post_init__(self) -> None:
@@ -125,17 +126,6 @@ class Line:
         known = [each for each in (found, *self.points) if each and each.meets(targets) and (each.down or not spare)]
         return min(known, key=lambda each: (each.usd_per_hour, each.point.key), default=None)
 
-    def so_far(self) -> str:
-        """What a search that did not come to its end has found."""
-        targets = self.scenario.targets
-        good = [each for each in self.points if not each.sketched and each.meets(targets)]
-        said = f"{self.name}: of {len(self.points)} fleets that were judged, "
-        if not good:
-            return f"{said}none that was simulated meets the targets yet"
-        cheapest = min(good, key=lambda each: each.usd_per_hour)
-        fleet = words(cheapest, self.scenario)
-        return f"{said}the cheapest that meets the targets is {fleet} at {cheapest.usd_per_hour:.2f} USD/h"
-
     def why(self) -> str:
         """What stands against every fleet."""
         closest = self.closest
@@ -154,6 +144,7 @@ class Line:
             "name": self.name,
             "description": self.scenario.description,
             "feasible": self.best is not None,
+            "finished": self.finished,
             "plan": evaluation_json(shown, self.scenario) if shown else None,
             "points": [evaluation_json(each, self.scenario) for each in self.points],
             "refused": sum(each.refused is not None for each in self.brackets),
@@ -180,7 +171,9 @@ def planned_line(
     try:
         best = Search(lab, searched(full), found, progress, space.most_devices, thorough=thorough).run()
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(Line(name, full, lab, found, None, space).so_far()) from None
+        good = [each for each in lab.full.values() if each.meets(full.targets)]
+        best = min(good, key=lambda each: (each.usd_per_hour, each.point.key), default=None)
+        raise Unfinished(Line(name, full, lab, found, best, space, finished=False)) from None
     if best and not best.meets(full.targets):
         return Line(name, full, lab, found, None, space, unmended=best)
     return Line(name, full, lab, found, best, space)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -37,18 +37,19 @@ class RayPool(Pool):
         self.runs += len(tasks)
         return [_got(ref) for ref in [_trial.remote(task) for task in tasks]]
 
-    def each(self, work: Work[T, R], tasks: Sequence[tuple[str, T]], progress: Progress) -> list[R]:
+    def each(self, work: Work[T, R], tasks: Sequence[tuple[str, T]], progress: Progress) -> Iterator[R]:
         """All pieces of work at once; what a piece asks to be simulated is spread again."""
         names: dict[Any, str] = {_piece.remote(work, task): name for name, task in tasks}
         for name in names.values():
             progress(name, 0.0)
         waiting = list(names)
-        while waiting:
-            (done, *_), waiting = ray.wait(waiting)
-            progress(names[done], 1.0)
-        found = [_got(ref) for ref in names]
-        self.runs += sum(runs for _, runs in found)
-        return [result for result, _ in found]
+        for ref in names:
+            while ref in waiting:
+                (done, *_), waiting = ray.wait(waiting)
+                progress(names[done], 1.0)
+            result, runs = _got(ref)
+            self.runs += runs
+            yield result
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._is_ours:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.load import baselines, override, vary
 from octavo.profiles.scenario import Scenario
 from octavo.simulator.plan import questions as asked
-from octavo.simulator.plan.line import Infeasible, Line, planned_line, words
+from octavo.simulator.plan.line import Line, Unfinished, planned_line, words
 from octavo.simulator.plan.result import Plan, WhatIf
 from octavo.simulator.plan.space import Space, furnished
 from octavo.simulator.plan.trials import Pool, Progress
+from octavo.simulator.plan.unplanned import Infeasible, Interrupted
 from octavo.simulator.supported import check
+
+WHAT_IF = "what if "
 
 
 def plan(
@@ -36,25 +40,27 @@ def plan(
     again, ten times as long on fresh seeds; `sensitive` finds what moves its cost. `pool` runs the simulations: by
     default processes of this machine, `jobs` of them; it is closed. The plan is the same, whatever runs it.
 
-    Raises Infeasible where nothing meets the targets, ConfigError where something is asked for that is not there.
+    Raises Infeasible where nothing meets the targets, ConfigError where something is asked for that is not there,
+    Interrupted with what was found until then where a KeyboardInterrupt comes.
     """
     check(scenario)
     space, chosen_seeds = space or Space(), tuple(scenario.seeds if seeds is None else seeds)
-    with pool or Pool(jobs) as pool:
+    wanted, supposing = [(scenario.name, scenario), *_variants(scenario, space)], list(_supposing(scenario, what_if))
+    done: list[Line] = []
+    with pool or Pool(jobs) as pool, _kept(done):
 
-        def search(named: Iterable[tuple[str, Scenario]]) -> list[Line]:
-            wanted = [(name, (name, furnished(each, space), each is scenario)) for name, each in named]
-            found = pool.each(partial(_line, space, chosen_seeds, queries), wanted, progress)
-            for line in found:
+        def search(named: Iterable[tuple[str, Scenario]]) -> Iterator[Line]:
+            tasks = [(name, (name, furnished(each, space), each is scenario)) for name, each in named]
+            for line in pool.each(partial(_line, space, chosen_seeds, queries), tasks, progress):
                 line.lab.pool = pool  # what is asked later of a line that was found elsewhere is run from here
-            return found
+                yield line
 
-        own, *others = search([(scenario.name, scenario), *_variants(scenario, space)])
-        beside = tuple(others)
+        done.extend(search(wanted))  # one by one
+        own, beside = done[0], tuple(done[1:])
         chosen = _chosen(own, beside, space)
         if chosen is None:
-            raise Infeasible(f"{scenario.name}: no fleet meets the targets; {own.why()}", own.closest)
-        supposed = tuple(map(_supposed, what_if, search(_supposing(scenario, what_if))))
+            raise Infeasible(f"{scenario.name}: no fleet meets the targets; {own.why()}", own.closest, tuple(done))
+        supposed = tuple(map(_supposed, what_if, search(supposing)))
         progress("questions", 0.0)
         chosen.look_at_next_cheaper()
         found = Plan(
@@ -72,6 +78,18 @@ def plan(
         )
         progress("questions", 1.0)
         return found
+
+
+@contextmanager
+def _kept(done: list[Line]) -> Iterator[None]:
+    """What interrupts the search is told of all lines until then."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        under_way = stopped.line if isinstance(stopped, Unfinished) else None
+        # What is asked of the answer, what-ifs too, comes when all lines are there.
+        own = [under_way] if under_way and not under_way.name.startswith(WHAT_IF) else []
+        raise Interrupted((*done, *own)) from None
 
 
 def _variants(scenario: Scenario, space: Space) -> Iterator[tuple[str, Scenario]]:
@@ -113,7 +131,7 @@ def _supposing(scenario: Scenario, what_if: Sequence[str]) -> Iterator[tuple[str
         changes = [change.strip() for change in text.split(";") if change.strip()]
         if not changes:
             raise ConfigError("what-if: give a change, such as workload.arrivals.rate*=3")
-        yield f"what if {text}", override(scenario, changes).model_copy(update={"baselines": ()})
+        yield f"{WHAT_IF}{text}", override(scenario, changes).model_copy(update={"baselines": ()})
 
 
 def _supposed(text: str, line: Line) -> WhatIf:

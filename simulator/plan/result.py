@@ -126,6 +126,8 @@ class Plan:
             "kind": "plan",
             "name": self.own.name,
             "description": self.own.scenario.description,
+            "feasible": True,
+            "incomplete": None,
             "chosen": self.chosen.name,
             "plan": evaluation_json(self.best, scenario),
             "headroom": _tidy(self.headroom),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -181,16 +182,27 @@ class Pool(AbstractContextManager["Pool"]):
         if self.jobs == 1 or len(tasks) == 1:
             return [trial(task) for task in tasks]
         if self._executor is None:
-            self._executor = ProcessPoolExecutor(self.jobs)
+            self._executor = ProcessPoolExecutor(self.jobs, initializer=_deaf)
         return list(self._executor.map(trial, tasks))
 
-    def each(self, work: Work[T, R], tasks: Sequence[tuple[str, T]], progress: Progress) -> list[R]:
-        """What the work comes to for each named task."""
-        return [work(self, task, partial(progress, name)) for name, task in tasks]
+    def each(self, work: Work[T, R], tasks: Sequence[tuple[str, T]], progress: Progress) -> Iterator[R]:
+        """What the work comes to for each named task, as soon as it is there."""
+        for name, task in tasks:
+            yield work(self, task, partial(progress, name))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._executor:
-            self._executor.shutdown(cancel_futures=True)
+        if self._executor is None:
+            return
+        if error is not None:  # nobody waits for what is under way
+            for process in list((self._executor._processes or {}).values()):
+                process.terminate()
+        self._executor.shutdown(cancel_futures=True)
+
+
+def _deaf() -> None:
+    """A terminal's Ctrl-C is for the process that asks, which stops the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -12,6 +12,7 @@ from octavo.simulator.plan.pareto import picture
 from octavo.simulator.plan.questions import MOST_TRAFFIC, SWING, Swing
 from octavo.simulator.plan.result import Plan
 from octavo.simulator.plan.trials import AT_LEAST, Evaluation, spared
+from octavo.simulator.plan.unplanned import Interrupted
 
 WIDTH = 100
 BAR = 50
@@ -24,16 +25,11 @@ def lines(plan: Plan, *, co2: bool = False) -> list[str]:
 
 
 def _texts(plan: Plan, co2: bool) -> Iterator[str]:
-    best = plan.best
+    best, targets = plan.best, plan.chosen.scenario.targets
     yield f"{plan.own.name}: {plan.own.scenario.description}"
-    yield f"buy        {words(best, plan.chosen.scenario)}"
+    yield from _bought(plan.chosen, co2)
     if plan.chosen is not plan.own:
         yield f"policy     {plan.chosen.name}"
-    yield f"cost       {_cost(best)}"
-    yield f"energy     {best['joules_per_query']:,.0f} J/query{_carbon(best) if co2 else ''}"
-    targets = plan.chosen.scenario.targets
-    yield f"reaches    {_reached(best, targets) or 'no targets: the cheapest fleet that keeps up'}"
-    yield from _with_one_away(plan)
     yield f"load       devices {best['utilisation']:.0%} busy{_headroom(plan)}"
     yield f"sure       {_interval(plan)}"
     if checked := plan.checked():
@@ -56,6 +52,31 @@ def _texts(plan: Plan, co2: bool) -> Iterator[str]:
     yield from (_row(line) for line in plan.lines)
     yield ""
     yield from picture(plan.choices())
+
+
+def lines_so_far(stopped: Interrupted, *, co2: bool = False) -> list[str]:
+    """What the command line prints of a search that was stopped."""
+    return [piece for text in _texts_so_far(stopped, co2) for piece in _wrapped(text)]
+
+
+def _texts_so_far(stopped: Interrupted, co2: bool) -> Iterator[str]:
+    if stopped.lines:
+        yield f"{stopped.lines[0].name}: {stopped.lines[0].scenario.description}"
+    yield f"INCOMPLETE {stopped}"
+    if stopped.best:
+        yield from _bought(stopped.lines[0], co2)
+    yield ""
+    yield COLUMNS
+    yield from (_row(line) for line in stopped.lines)
+
+
+def _bought(line: Line, co2: bool) -> Iterator[str]:
+    best, targets = line.found, line.scenario.targets
+    yield f"buy        {words(best, line.scenario)}"
+    yield f"cost       {_cost(best)}"
+    yield f"energy     {best['joules_per_query']:,.0f} J/query{_carbon(best) if co2 else ''}"
+    yield f"reaches    {_reached(best, targets) or 'no targets: the cheapest fleet that keeps up'}"
+    yield from _with_one_away(line)
 
 
 def _wrapped(text: str) -> list[str]:
@@ -82,11 +103,11 @@ def _reached(best: Evaluation, targets: Service) -> str:
     return "; ".join(found)
 
 
-def _with_one_away(plan: Plan) -> Iterator[str]:
+def _with_one_away(line: Line) -> Iterator[str]:
     """What is reached without each kind of replica, where the targets ask for it."""
-    if (served := spared(plan.chosen.scenario.targets)) is None:
+    if (served := spared(line.scenario.targets)) is None:
         return
-    for model, each in plan.best.down.items():
+    for model, each in line.found.down.items():
         yield f"n-1        without a replica of {model}: {_reached(each, served) or 'it keeps up and answers'}"
 
 
@@ -116,7 +137,8 @@ def _interval(plan: Plan) -> str:
 def _row(line: Line) -> str:
     best = line.best
     if best is None:
-        return f"{line.name:<24}{'no plan: ' + line.why():<76}"[:WIDTH]
+        none = "no plan" if line.finished else "nothing yet"
+        return f"{line.name:<24}{none + ': ' + line.why():<76}"[:WIDTH]
     right = f"{best['accuracy']:.1%}" if "accuracy" in best.metrics else "-"
     numbers = f"{best.usd_per_hour:>9.2f}{best['usd_per_query']:>11.3g}{right:>10}{best['latency_p95']:>8.3g}"
     return f"{line.name[:23]:<24}{numbers}{best['utilisation']:>7.0%}  {words(best, line.scenario)}"[:WIDTH]

@@ -184,6 +184,8 @@ class Bought(_Facts):
     usd_per_hour: Amount
     usd_per_month: Amount
     metrics: Mapping[str, Estimate] = Field(default_factory=dict)
+    missed: tuple[str, ...] = ()
+    overloaded: str | None = None
     n_minus_1: Mapping[str, OneAway] = Field(default_factory=dict)
 
 
@@ -197,6 +199,8 @@ class Planned(_Facts):
     source: str
     name: str
     plan: Bought
+    feasible: bool = True
+    incomplete: str | None = None
     scenario: Mapping[str, Any] = Field(default_factory=dict)
     headroom: Amount | None = None
     next_cheaper: str | None = None

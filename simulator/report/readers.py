@@ -49,6 +49,8 @@ def _measurement(data: Data, origin: str) -> Measurement:
 
 
 def _plan(data: Data, origin: str) -> Planned:
+    if data.get("plan", "") is None:
+        raise ConfigError(f"{origin}: there is no plan to report: {data.get('incomplete') or data.get('why')}")
     return validate(Planned, {**data, "source": Path(origin).name}, origin)
 
 

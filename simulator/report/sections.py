@@ -122,6 +122,8 @@ def _plan(runs: Runs) -> Section:
 def _bought(plan: Planned) -> Iterator[str]:
     """What to buy, why nothing cheaper, and what would change that."""
     yield words.bought(plan)
+    if plan.incomplete:
+        yield f"INCOMPLETE: {plan.incomplete}."
     if plan.headroom is not None:
         yield f"Its targets hold up to about {plan.headroom:.3g} times the traffic."
     if plan.next_cheaper:

@@ -78,7 +78,8 @@ def _gain(runs: Runs) -> Iterator[tuple[str, str, str]]:
 
 def _bought(runs: Runs) -> Iterator[tuple[str, str, str]]:
     for plan in runs.of(Planned)[:1]:
-        yield f"an hour, planned, {plan.name}", write(plan.plan.usd_per_hour, "USD"), plan.plan.fleet
+        said = "planned" if plan.feasible else "the closest, but it misses its targets"
+        yield f"an hour, {said}, {plan.name}", write(plan.plan.usd_per_hour, "USD"), plan.plan.fleet
 
 
 def _price(runs: Runs) -> Iterator[tuple[str, str, str]]:

@@ -37,12 +37,18 @@ def simulated(simulation: Simulation) -> str:
 def bought(plan: Planned) -> str:
     """What a plan says to buy, and what that costs."""
     cost = f"{write(plan.plan.usd_per_hour, 'USD')} an hour, ${plan.plan.usd_per_month:,.0f} a month"
+    if not plan.feasible:
+        why = "; ".join(plan.plan.missed) or plan.plan.overloaded or "a replica away is too much"
+        return f"No fleet was found that meets the targets. The closest is {plan.plan.fleet}: {cost}; {why}."
     return f"Buy {plan.plan.fleet}: {cost}."
 
 
 def planned(plan: Planned) -> str:
     """The plan in one sentence of the summary."""
-    return f"The cheapest fleet found for “{plan.name}” within its targets: {bought(plan)[4:]}"
+    partly = f" The search was {plan.incomplete}." if plan.incomplete else ""
+    if not plan.feasible:
+        return f"“{plan.name}”: {bought(plan)}{partly}"
+    return f"The cheapest fleet found for “{plan.name}” within its targets: {bought(plan)[4:]}{partly}"
 
 
 def gain(evaluation: Evaluation) -> Iterator[str]:

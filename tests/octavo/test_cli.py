@@ -112,6 +112,24 @@ def test_a_simulation_prints_the_same_bytes_for_the_same_seed() -> None:
     assert json.loads(first.stdout)["kind"] == "simulation"
 
 
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_plan_says_what_it_found(stop: signal.Signals, code: int, tmp_path: Path) -> None:
+    kept = tmp_path / "plan.json"
+    command = [sys.executable, "-m", "octavo", "plan", "single-box", "--out", str(kept), "--json"]
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(stop)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert json.loads(output) == json.loads(kept.read_text())
+    assert json.loads(output)["incomplete"].startswith("stopped")
+    assert "Traceback" not in errors
+
+
 def test_an_interrupted_command_says_so_and_exits_with_130() -> None:
     command = [sys.executable, "-m", "octavo", "simulate", "single-box"]
     heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it

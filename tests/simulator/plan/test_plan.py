@@ -15,7 +15,7 @@ from octavo.profiles.errors import InfeasibleError
 from octavo.profiles.load import override
 from octavo.profiles.scenario import Scenario
 from octavo.simulator import simulate
-from octavo.simulator.plan import Infeasible, Plan, Space, emit, lines, plan
+from octavo.simulator.plan import Infeasible, Interrupted, Plan, Space, emit, lines, lines_so_far, plan
 from octavo.simulator.plan.bracket import erlang_wait
 from octavo.simulator.plan.cost import usd_per_hour
 from octavo.simulator.plan.pareto import Choice, front
@@ -131,6 +131,27 @@ def test_an_infeasible_target_is_named_with_the_closest_fleet() -> None:
     assert isinstance(caught.value, InfeasibleError)
     assert caught.value.exit_code == 3
     assert caught.value.closest is not None
+    data = json.loads(caught.value.to_json())
+    assert (data["feasible"], data["incomplete"]) == (False, None)
+    assert data["plan"]["missed"][0].startswith("ttft_p95")
+
+
+def test_what_was_found_before_an_interruption_is_kept(found: Plan) -> None:
+    def stop(stage: str, share: float) -> None:
+        if stage == "single" and share > 0:
+            raise KeyboardInterrupt
+
+    single = "{name: single, change: {ensemble: {policy: {name: single}}}}"
+    with pytest.raises(Interrupted) as caught:
+        plan(small(f"baselines=[{single}]"), space=SPACE, jobs=1, progress=stop)
+    assert caught.value.best == found.best
+    assert [line.finished for line in caught.value.lines] == [True, False]
+    data = json.loads(caught.value.to_json())
+    assert data["incomplete"].startswith("stopped while single was searched")
+    assert data["plan"] == json.loads(found.to_json())["plan"]
+    said = lines_so_far(caught.value)
+    assert any(line.startswith("INCOMPLETE stopped") for line in said)
+    assert max(map(len, said)) <= 100
 
 
 def test_models_that_fit_nowhere_are_said_so() -> None:
