@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from octavo.exporters.calibrate import calibrate
 from octavo.exporters.checkpoint import stored_tensors
+from octavo.exporters.dialect import older
 from octavo.exporters.graph import Graph
 from octavo.exporters.journal import member_key, note_finished, read_finished
+from octavo.exporters.longrope import border, stretched
 from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import Workshop, companion, copy_companions
 from octavo.exporters.plan import OWN, SHARED, Group, Member, plan, unused_low_rank
@@ -148,8 +150,19 @@ def _told(groups: Sequence[Group], settings: Settings) -> Iterator[str]:
         if graph.route == "optimum":
             length = f"context of {graph.kv.max_length} tokens" if graph.kv else "read whole, without a cache"
             yield f"{names}: traced by Optimum in fp32, {length}: {graph.why}"
+        config = group.members[0].checkpoint.config
+        if graph.decoder and (edge := border(older(config))):
+            yield _table_told(names, edge, long=stretched(older(config), settings.max_length) != older(config))
         if graph.kv and settings.max_length and graph.kv.max_length < settings.max_length:
             yield f"{names}: context of {graph.kv.max_length} tokens, its own, of the {settings.max_length} asked for"
+
+
+def _table_told(names: str, edge: int, *, long: bool) -> str:
+    if long:
+        return f"{names}: LongRoPE's long factors for texts of any length; transformers takes short ones up to {edge}"
+    return (
+        f"{names}: LongRoPE's short factors, context of {edge} tokens at most; --max-length beyond takes the long ones"
+    )
 
 
 def _advice(groups: Sequence[Group], unused: Sequence[Path]) -> Iterator[str]:

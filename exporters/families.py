@@ -11,6 +11,7 @@ from typing import Any
 
 from octavo.exporters.dialect import older
 from octavo.exporters.keys import Keys
+from octavo.exporters.longrope import stretched
 from octavo.exporters.rope import RopeContext, longest_context, rotary
 from octavo.exporters.spec import Activation, Decoder, Experts, Head, Layer
 from octavo.profiles.errors import BundleError
@@ -31,7 +32,7 @@ def describe(config: Mapping[str, Any], head: Head = "logits", max_length: int |
     family = config.get("model_type")
     if family not in FAMILIES:
         raise BundleError(f"config.json: model_type {family!r} is not supported; supported are {', '.join(FAMILIES)}")
-    keys = Keys(older(config))
+    keys = Keys(stretched(older(config), max_length))
     keys.refuse("quantization_config", None)
     decoder = FAMILIES[str(family)](keys, head)
     keys.refuse_unread()

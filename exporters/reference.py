@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils.logging import disable_progress_bar
 
-from octavo.exporters.checkpoint import Array, open_checkpoint, read_json
+from octavo.exporters.checkpoint import Array, Checkpoint, open_checkpoint, read_json
 from octavo.exporters.dialect import older
+from octavo.exporters.longrope import stretched
 from octavo.exporters.player import SMALL
 from octavo.exporters.spec import Head
+from octavo.exporters.streamed import streamed
 from octavo.exporters.wrapper import is_wrapper, language_config, language_model
 from octavo.profiles.errors import BundleError
 
@@ -70,10 +73,13 @@ class Reference:
         return base if base is not self._model else self._model.model
 
 
-def _config(folder: Path) -> Any:
-    """A language model's config; where transformers 5 wrote it, as transformers 4 has to read it."""
+def _config(folder: Path, max_length: int | None) -> Any:
+    """A language model's config; where transformers 5 wrote it, as transformers 4 has to read it.
+
+    Of a LongRoPE, with the table that a context of `max_length` takes.
+    """
     stored = read_json(folder / "config.json")
-    translated = older(language_config(stored))
+    translated = stretched(older(language_config(stored)), max_length)
     if translated == stored:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     else:
@@ -85,28 +91,33 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _unwrapped(loader: Any, config: Any, folder: Path) -> Any:
+def _unwrapped(build: Callable[[], Any], inner: Checkpoint) -> Any:
     """The language model out of a multimodal checkpoint: its own class, filled tensor by tensor."""
-    model = loader.from_config(config, dtype=torch.float32, attn_implementation="eager")
-    inner = language_model(open_checkpoint(folder))
+    model = build()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(inner.read(name).astype(np.float32)))
     return model
 
 
-def _load(folder: Path, head: Head, adapter: Path | None) -> Any:
+def _load(folder: Path, head: Head, *, max_length: int | None, stream: bool) -> Any:
     loader = AutoModelForCausalLM if head == "logits" else AutoModelForSequenceClassification
-    options = {"dtype": torch.float32, "attn_implementation": "eager", "local_files_only": True}
+    options = {"dtype": torch.float32, "attn_implementation": "eager"}
     try:
-        config, wrapped = _config(folder), is_wrapper(read_json(folder / "config.json"))
+        config, wrapped = _config(folder, max_length), is_wrapper(read_json(folder / "config.json"))
+        inner = language_model(open_checkpoint(folder))
+        build = partial(loader.from_config, config, **options)
+        if stream and inner.parameters >= SMALL and (model := streamed(build, inner)) is not None:
+            return model
         if wrapped:
-            model = _unwrapped(loader, config, folder)
-        else:
-            model = loader.from_pretrained(folder, config=config, use_safetensors=True, **options)
+            return _unwrapped(build, inner)
+        return loader.from_pretrained(folder, config=config, use_safetensors=True, local_files_only=True, **options)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BundleError(f"{folder}: transformers cannot load it to compare with: {reason[0]}") from error
+
+
+def _merged(model: Any, adapter: Path | None) -> Any:
     if adapter is None:
         return model
     from peft import PeftModel
@@ -115,8 +126,13 @@ def _load(folder: Path, head: Head, adapter: Path | None) -> Any:
 
 
 @contextmanager
-def open_reference(folder: Path, head: Head, base: Path | None = None) -> Iterator[Reference]:
+def open_reference(
+    folder: Path, head: Head, base: Path | None = None, max_length: int | None = None, *, stream: bool = False
+) -> Iterator[Reference]:
     """Load the original in fp32, for as long as the block lasts; with `base`, `folder` is a PEFT adapter of it.
+
+    `max_length` is the context that it was exported for, where one was asked for; `stream` leaves the weights of a
+    large one in their files, for models none of whose modules reads the weights of another.
 
     Raises BundleError when transformers cannot load it.
     """
@@ -124,7 +140,9 @@ def open_reference(folder: Path, head: Head, base: Path | None = None) -> Iterat
     threads = torch.get_num_threads()
     gc.freeze()  # what is there now stays: collecting the model's garbage need not look at all that was imported
     try:
-        reference = Reference(_load(base or folder, head, folder if base else None), head)
+        model = _load(base or folder, head, max_length=max_length, stream=stream and base is None)
+        reference = Reference(_merged(model, folder if base else None), head)
+        del model
         if reference.parameters < SMALL:
             torch.set_num_threads(1)
         try:

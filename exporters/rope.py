@@ -69,9 +69,11 @@ def _check_value(key: str, value: Any, context: RopeContext) -> None:
 
 
 def longest_context(scaling: Mapping[str, Any] | None, max_length: int, original_length: int | None) -> int:
-    """Tokens up to which one rotary table serves: LongRoPE changes tables at the original length."""
-    kind = (scaling or {}).get("rope_type") or (scaling or {}).get("type")
-    return min(max_length, original_length) if kind == "longrope" and original_length else max_length
+    """Tokens up to which one rotary table serves: LongRoPE changes it at the original length, unless both are alike."""
+    scaling = scaling or {}
+    kind = scaling.get("rope_type") or scaling.get("type")
+    two = kind == "longrope" and scaling.get("short_factor") != scaling.get("long_factor")
+    return min(max_length, original_length) if two and original_length else max_length
 
 
 def _rotary(frequencies: Array, scale: float = 1.0) -> Rotary:
@@ -128,7 +130,7 @@ def _yarn_scale(scaling: dict[str, Any]) -> float:
 
 
 def _longrope(context: RopeContext, scaling: dict[str, Any]) -> Rotary:
-    """The short table: the cache is limited to the original length, where it applies."""
+    """The short table; see `octavo.exporters.longrope`."""
     short = np.array(scaling["short_factor"], np.float32)
     original = context.original_length
     factor = context.max_length / original if original else scaling.get("factor")

@@ -1,17 +1,16 @@
 """The `optimum` route: a graph that Optimum traced, fitted with the inputs and outputs of the `ort` contract.
 
-The traced graph appends each call's keys to its past. Here the part of the cache that any row holds is handed to it as
-the past, with a mask of what each row holds; the call's new keys are then taken from the end of what it returns and
-written to their place in the cache. Slower than the native graphs, and the same to whoever runs it.
+The traced graph appends each call's keys to its past. Here what the rows hold is handed to it as the past, each row's
+moved to the end and the rest masked, as transformers pads a batch on the left: so places in it are as far apart as
+positions are, which ALiBi and sliding windows go by. The call's new keys are then taken from the end of what it returns
+and written to their place in the cache. Slower than the native graphs, and the same to whoever runs it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -29,7 +28,6 @@ from octavo.profiles.errors import BundleError
 from octavo.profiles.manifest import KVLayout
 
 PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)$")
-WINDOWS = ("sliding_window", "attention_window", "local_attention", "attention_window_size")
 KNOWN = {"input_ids", "attention_mask", "position_ids"}
 
 
@@ -62,24 +60,10 @@ def traced_score(name: str, classifier: Checkpoint, settings: Settings, scratch:
 
 
 def _context(checkpoint: Checkpoint, settings: Settings) -> int:
-    """Tokens that the model's positions reach to, and its sliding window.
-
-    Beyond its window a traced model counts places of the cache, which are not positions where rows differ in length.
-    """
-    config = checkpoint.config
-    named = (config.get(key) for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
+    """Tokens that the model's positions reach to."""
+    named = (checkpoint.config.get(key) for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
     limit = next((int(value) for value in named if value), LONGEST)
-    return min(limit, settings.max_length or LONGEST, _window(config) or LONGEST)
-
-
-def _window(config: Mapping[str, Any]) -> int | None:
-    """The sliding window of any of a model's layers, in tokens; None where each sees all of the text."""
-    if config.get("use_sliding_window") is False:
-        return None
-    if config.get("model_type") == "gpt_neo" and "local" in str(config.get("attention_types", "local")):
-        return int(config.get("window_size") or 256)
-    windows = [config[key] for key in WINDOWS if isinstance(config.get(key), int)]
-    return min(windows, default=None)
+    return min(limit, settings.max_length or LONGEST)
 
 
 def _vocabulary(net: Net) -> int:
@@ -148,18 +132,24 @@ class Fitting:
         self.held = net.op("Unsqueeze", held, net.constant([1], "axis"))
         steps = net.op("Range", net.constant(0, "zero"), net.op("Squeeze", width), net.constant(1, "one"))
         self.positions = net.op("Add", self.held, steps)
+        places = net.op("Range", net.constant(0, "zero"), net.op("Squeeze", self.longest), net.constant(1, "one"))
+        self.origins = net.op("Sub", places, net.op("Sub", self.longest, self.held))  # in the cache; below 0: masked
+        self.moved: ir.Value | None = None
 
     def _past(self, cache: ir.Value) -> ir.Value:
-        """The part of a cache that any row holds: [batch, heads, longest, size]."""
-        zero, axis = self.net.constant([0], "start"), self.net.constant([2], "axis")
-        return self.net.op("Slice", cache, zero, self.longest, axis)
+        """What the rows hold, each row's at the end: [batch, heads, longest, size]."""
+        net = self.net
+        if self.moved is None:
+            heads = net.constant([1, int(self._cache(self.pasts[0])[1]), 1, 1], "every_head")
+            zero = net.constant(0, "zero")
+            found = net.op("Unsqueeze", net.op("Max", self.origins, zero), net.constant([1, 3], "axes"))
+            self.moved = net.op("Expand", found, heads)
+        return net.op("GatherND", cache, self.moved, batch_dims=2)
 
     def _mask(self) -> ir.Value:
         """[batch, longest + sequence]: one for what is held and for the call's own tokens."""
         net = self.net
-        length = net.op("Squeeze", self.longest)
-        places = net.op("Range", net.constant(0, "zero"), length, net.constant(1, "one"))
-        old = net.op("Cast", net.op("Less", places, self.held), to=ir.DataType.INT64)
+        old = net.op("Cast", net.op("GreaterOrEqual", self.origins, net.constant(0, "zero")), to=ir.DataType.INT64)
         new = net.op("Cast", net.op("GreaterOrEqual", self.positions, self.held), to=ir.DataType.INT64)
         return net.op("Concat", old, new, axis=1)
 

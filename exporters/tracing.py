@@ -19,6 +19,9 @@ from octavo.profiles.errors import BundleError
 
 GENERATION = "text-generation-with-past"
 CLASSIFICATION = "text-classification"
+# Decoders that Optimum 2.1 describes amiss: without positions (nemotron), with other heads in the cache than they have
+# (falcon, phi); or traces by an attention that is not the original's (falcon with ALiBi).
+MISREAD = ("nemotron", "falcon", "phi")
 INLINE = 1024  # elements; smaller initializers stay in the graph
 
 
@@ -49,7 +52,8 @@ def trace(checkpoint: Checkpoint, task: str, scratch: Path, score: Array | None 
     is one. With `score`, a head [1, hidden_size], its logit stands in the place of the vocabulary's. Raises BundleError
     where it fails.
     """
-    folder, familiar = checkpoint.folder, known(checkpoint.model_type, task)
+    folder, kind = checkpoint.folder, checkpoint.model_type
+    familiar = known(kind, task) and not (task == GENERATION and kind in MISREAD)
     with _quiet(folder):
         if familiar and score is None:
             from optimum.exporters.onnx import main_export
@@ -71,7 +75,8 @@ def _loaded(folder: Path, task: str, score: Array | None) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     loader = AutoModelForCausalLM if task == GENERATION else AutoModelForSequenceClassification
-    model = loader.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    options = {"dtype": torch.float32, "attn_implementation": "eager", "local_files_only": True}
+    model = loader.from_pretrained(folder, **options)
     model.config.use_cache = task == GENERATION
     if score is not None:
         head = torch.nn.Linear(score.shape[1], 1, bias=False)
@@ -81,14 +86,22 @@ def _loaded(folder: Path, task: str, score: Array | None) -> Any:
     return model.eval()
 
 
+def _with_kv_heads(config: Any) -> Any:
+    """A config that says how many heads the cache has in the word that most use."""
+    if getattr(config, "num_key_value_heads", None) is None:
+        repeated = getattr(config, "new_decoder_architecture", False)  # Falcon's, before they are cached
+        shared = getattr(config, "multi_query", False) and not repeated
+        config.num_key_value_heads = 1 if shared else config.num_attention_heads
+    return config
+
+
 def _described(model: Any, task: str) -> Any:
     """A description for Optimum of a model that it does not know: as Llama's, or as BERT's."""
     from optimum.exporters.onnx import model_configs
 
     if task == GENERATION:
-        return model_configs.LlamaOnnxConfig(
-            model.config, task="text-generation", use_past=True, use_past_in_inputs=True
-        )
+        config = _with_kv_heads(model.config)
+        return model_configs.LlamaOnnxConfig(config, task="text-generation", use_past=True, use_past_in_inputs=True)
     typed = (getattr(model.config, "type_vocab_size", 0) or 0) > 1
     kind = model_configs.BertOnnxConfig if typed else model_configs.DistilBertOnnxConfig
     return kind(model.config, task=task)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from octavo.exporters.checkpoint import Array
+from octavo.exporters.graph import Graph
 from octavo.exporters.outputs import VALUE_HEAD
 from octavo.exporters.parity import (
     Original,
@@ -28,7 +30,7 @@ from octavo.exporters.reading import Reading
 from octavo.exporters.reference import open_reference
 from octavo.exporters.settings import Settings
 from octavo.exporters.twin import runnable
-from octavo.profiles.errors import BundleError, GateError
+from octavo.profiles.errors import BundleError, GateError, OctavoError
 from octavo.profiles.manifest import GraphEntry, Parity, Precision, Weights
 
 ROWS_AGAIN, AGAIN = 2, 24  # sequences, and tokens of each, read by a further model of a graph that is proven
@@ -41,6 +43,7 @@ class Verifier:
     def __init__(self, settings: Settings, reading: Reading):
         self._precision = settings.precision
         self._reading = reading
+        self._max_length = settings.max_length
         self._proven: set[str] = set()
 
     def measure(self, bundle: Path, group: Group, member: Member, weights: Sequence[Weights]) -> list[Parity]:
@@ -75,10 +78,11 @@ class Verifier:
         tolerance = self._tolerance(group)
         played = []
         for graph, entry in zip(group.graphs, weights, strict=True):
-            with runnable(bundle, graph, member.checkpoint, entry) as (folder, model, files):
+            with runnable(bundle, graph, member.checkpoint, entry) as (folder, model, files), _running(graph, member):
                 played.append(run(_player(folder, files, model, task, adapter, member), task))
         judge, margin = _value_head(group, member), tolerance.margin
-        with open_reference(original_folder, group.head, base) as reference:
+        drawn = group.graphs[0].decoder is not None
+        with open_reference(original_folder, group.head, base, self._max_length, stream=drawn) as reference:
             original = ask(reference, str(original_folder), task, judge)
             equal = [greedy_equal(reference, task, one.written, margin) for one in played]
         _finite(original, played, self._precision)
@@ -89,10 +93,8 @@ class Verifier:
         """Of a classifier that reads sequences whole."""
         sequences, folder = self._reading.judged(member), member.checkpoint.folder
         pad, graph = int(member.checkpoint.config.get("pad_token_id") or 0), group.graphs[0].described()
-        try:
+        with _running(group.graphs[0], member):
             scored = classify(bundle, weights, graph, sequences, pad, _threads(member))
-        except Exception as error:  # of ONNX Runtime: what was traced holds for the sizes of its example alone
-            raise BundleError(f"{folder}: the traced graph does not run: {str(error).splitlines()[0]}") from error
         played = Played({"score_logit": scored}, np.zeros(0))
         with open_reference(folder, "score") as reference:
             scores = np.concatenate([reference.score(_alone(graph, *sequence)) for sequence in sequences])
@@ -122,6 +124,20 @@ class Verifier:
     def gate(self, name: str, group: Group, parity: Parity) -> None:
         """Raise GateError unless it passed."""
         gate(name, self._tolerance(group), parity)
+
+
+@contextmanager
+def _running(graph: Graph, member: Member) -> Iterator[None]:
+    """Of a traced graph ONNX Runtime's errors are the checkpoint's: what was traced may hold for its example alone."""
+    try:
+        yield
+    except OctavoError:
+        raise
+    except Exception as error:  # ONNX Runtime's have no class in common
+        if graph.route == "native":
+            raise
+        said = str(error).splitlines()[0]
+        raise BundleError(f"{member.checkpoint.folder}: the traced graph does not run: {said}") from error
 
 
 def _finite(original: Original, played: Sequence[Played], precision: Precision) -> None:

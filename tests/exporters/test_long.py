@@ -13,7 +13,20 @@ from tests.exporters.conftest import Maker
 from tests.exporters.test_routes import make_foreign
 
 PIECES = (1, 1, 2, 7, 20)  # tokens of one call
-NAMES = ["mistral-window", "qwen2-windows", "gemma2", "gemma3", "phi3-longrope", "llama-rope-yarn", "traced"]
+NAMES = [
+    "mistral-window",
+    "qwen2-windows",
+    "gemma2",
+    "gemma3",
+    "phi3-longrope",
+    "phi3-longrope beyond",
+    "llama-rope-yarn",
+    "traced",
+    "traced-window",
+]
+
+
+MADE = {"traced-window": "mistral-window"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -22,11 +35,14 @@ def test_a_text_as_long_as_the_context(name: str, make_model: Maker, tmp_path: P
     import torch
     from transformers import AutoModelForCausalLM
 
-    folder = make_foreign(tmp_path / "gpt2") if name == "traced" else make_model(name)
-    manifest = export_bundle([folder], tmp_path / "bundle", verify=False)
+    beyond = 90 if name.endswith("beyond") else None  # of an original length of 64
+    folder = make_foreign(tmp_path / "gpt2") if name == "traced" else make_model(MADE.get(name, name.split()[0]))
+    route = "optimum" if name in MADE else "auto"
+    manifest = export_bundle([folder], tmp_path / "bundle", verify=beyond is not None, max_length=beyond, route=route)
     [graph], random = manifest.graphs, np.random.default_rng(0)
     assert graph.kv is not None
     length = graph.kv.max_length
+    assert length == beyond or name != "phi3-longrope beyond"
     ids, held, told = random.integers(97, size=length), 0, []
     player = Player(tmp_path / "bundle", manifest.experts[0].weights[0], graph, 2, length)
     while held < length:

@@ -54,6 +54,17 @@ def test_a_family_that_optimum_lacks_is_traced_as_a_plain_decoder(tmp_path: Path
     assert manifest.graphs[0].route == "optimum"
 
 
+def test_what_a_trace_has_fixed_is_no_riddle(tmp_path: Path) -> None:
+    """Experts whose shares of the tokens were traced as numbers: the graph runs for its example alone."""
+    from transformers import GraniteMoeConfig, GraniteMoeForCausalLM
+
+    sizes = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+    GraniteMoeForCausalLM(GraniteMoeConfig(**sizes | heads)).save_pretrained(tmp_path / "moe")
+    with pytest.raises(BundleError, match="the traced graph does not run"):
+        export_bundle([tmp_path / "moe"], tmp_path / "bundle")
+
+
 def test_an_interrupted_trace_keeps_what_was_finished(tmp_path: Path) -> None:
     folders = [make_foreign(tmp_path / f"gpt2-{seed}", seed, n_layer=1) for seed in range(2)]
     written: list[str | None] = []
@@ -90,15 +101,15 @@ def test_what_the_traced_route_does_not_have_is_said(make_model: Maker, tmp_path
         export_bundle([make_foreign(tmp_path / "gpt2")], tmp_path / "bundle", precision="int4")
 
 
-def test_a_traced_model_is_never_asked_beyond_its_window(make_model: Maker, tmp_path: Path) -> None:
-    """Rows of different lengths share the cache's places, by which a traced window would count."""
+def test_a_traced_model_may_read_beyond_its_window_and_says_why_it_is_traced(make_model: Maker, tmp_path: Path) -> None:
+    """Rows of different lengths share the cache's places: the gate reads them together, far past the window."""
     notes: list[str] = []
     folder = make_model("mistral-window", hidden_act="quick_gelu")
     manifest = export_bundle([folder], tmp_path / "bundle", progress=lambda p: notes.append(p.note))
     kv = manifest.graphs[0].kv
     assert kv is not None
-    assert kv.max_length == 7
-    assert "traced by Optimum in fp32, context of 7 tokens: " in notes[1]
+    assert kv.max_length == 96
+    assert "traced by Optimum in fp32, context of 96 tokens: " in notes[1]
     assert "hidden_act='quick_gelu' is not supported" in notes[1]
 
 
