@@ -5,23 +5,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from octavo.profiles.manifest import KVLayout
 from octavo.runtime.ort.nodes import GRAPH, NODE, Node, each_field, field, read_initializers, read_name, read_node
 
 DOMAIN = "octavo"
-OPSET, OUTPUT = 8, 12  # fields: of an ONNX model, of its graph
+OPSET, OUTPUT, IN = 8, 12, 7  # fields: of an ONNX model, of its graph, of a node its domain
+WIDTH = 16  # a head is a multiple of it
 
 
-def fused(model: bytes) -> bytes:
-    """The same graph with an own operator for every addition of adapters; the very bytes where there is none."""
+def fused(model: bytes, kv: KVLayout | None = None) -> bytes:
+    """The same graph with octavo's operators; the very bytes where there is no place for them. `kv` is its cache."""
     graph = next(content for number, content, _ in each_field(model) if number == GRAPH)
-    nodes = [read_node(content) for number, content, _ in each_field(graph) if number == NODE]
+    bodies = [content for number, content, _ in each_field(graph) if number == NODE]
+    nodes = [read_node(body) for body in bodies]
     shown = [read_name(content) for number, content, _ in each_field(graph) if number == OUTPUT]
     changed = dict(low_rank(nodes, {name for name, _ in read_initializers(model)}, shown))
+    if kv is not None and kv.dtype == "float32" and kv.head_dim % WIDTH == 0:
+        changed |= {number: _moved(bodies[number]) for number, node in enumerate(nodes) if is_attention(node)}
     if not changed:
         return model
     rest = b"".join(whole for number, _, whole in each_field(model) if number != GRAPH)
     domain = field(OPSET, field(1, DOMAIN.encode()) + field(2, 1))
     return rest + domain + field(GRAPH, b"".join(_parts(graph, changed)))
+
+
+def is_attention(node: Node) -> bool:
+    """Whether it is attention with rotary embedding, without a bias, positions or scales of a quantized cache."""
+    return node.op_type == "GroupQueryAttention" and len(node.inputs) == 9 and all(node.inputs)
 
 
 def low_rank(nodes: Sequence[Node], weights: set[str], shown: Sequence[str]) -> Iterator[tuple[int, bytes]]:
@@ -53,8 +63,13 @@ def low_rank(nodes: Sequence[Node], weights: set[str], shown: Sequence[str]) -> 
 
 
 def _node(op_type: str, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
-    texts = [*((1, each) for each in inputs), *((2, each) for each in outputs), (3, name), (4, op_type), (7, DOMAIN)]
+    texts = [*((1, each) for each in inputs), *((2, each) for each in outputs), (3, name), (4, op_type), (IN, DOMAIN)]
     return b"".join(field(number, text.encode()) for number, text in texts)
+
+
+def _moved(body: bytes) -> bytes:
+    """The same node as an operator of octavo's."""
+    return b"".join(whole for number, _, whole in each_field(body) if number != IN) + field(IN, DOMAIN.encode())
 
 
 def _parts(graph: bytes, changed: dict[int, bytes]) -> Iterator[bytes]:

@@ -135,7 +135,7 @@ def open_model(
             session = ort.InferenceSession(kept, session_options(threads), providers=chosen)
         else:
             with huge_pages():
-                open_ = partial(open_session, bundle, fitting[0], chosen=chosen, engines=built)
+                open_ = partial(open_session, bundle, fitting[0], chosen=chosen, engines=built, kv=graph.kv)
                 session, own = with_kernels(own, threads, open_, required=bool(kernels))
             if isinstance(own, Kernels):  # their packed form is what is read from now on
                 let_go([bundle / path for path in fitting[0].locations.values()])
@@ -213,17 +213,19 @@ def open_session(
     options: Any,
     chosen: list[Any],
     engines: Engines | None = None,
+    kv: KVLayout | None = None,
     own: Kernels | None = None,
 ) -> Any:
     """Weights beside the graph are found by path; shared ones are mapped and given to ONNX Runtime by name.
 
-    An engine that was built ahead has its weights in itself. With `own` kernels, operators of theirs are in the graph.
+    An engine that was built ahead has its weights in itself. With `own` kernels, operators of theirs are in the graph,
+    which has a cache as `kv` says.
     """
     if engines and engines.model:
         return ort.InferenceSession(engines.model, options, providers=chosen)
     path = bundle / weights.model
     model = path.read_bytes()
-    graph = fused(model) if own else model
+    graph = fused(model, kv) if own else model
     files = {location: bundle / place for location, place in weights.locations.items()}
     if all(place == path.parent / location for location, place in files.items()):
         if graph is model:

@@ -7,6 +7,7 @@ constexpr int LANES = 16, WIDE = 4, TALL = 6;
 constexpr size_t AHEAD = 4096;
 inline V spread(float x) { return (V)_mm512_set1_ps(x); }
 #include "dense.h"
+#include "attend.h"
 
 // A block of 16 columns x 32 of k: packed weights, 16 scales, 16 zero points (a byte each).
 template <int BITS>
@@ -91,4 +92,4 @@ void quantize(const float* row, size_t k, int8_t* q, float* scale, int32_t* sum)
 }
 }  // namespace
 
-const Products AVX512 = {"avx512-vnni", WIDTH, product<Single>, product<Half>, addition, LANES, few, quantize};
+const Products AVX512 = {"avx512-vnni", WIDTH, product<Single>, product<Half>, addition, attend, LANES, few, quantize};

@@ -11,7 +11,7 @@ struct Single {
   typedef float Stored;
   template <int W>
   static inline void load(const float* at, V* to) {
-    for (int j = 0; j < W; j++) to[j] = *(const V*)(at + j * LANES);
+    for (int j = 0; j < W; j++) to[j] = *(const Unaligned*)(at + j * LANES);
   }
 };
 
@@ -36,11 +36,11 @@ struct Ahead {
 // W vectors of M rows.
 template <class Form, int W, int M>
 static inline void tile(const float* a, size_t lda, const typename Form::Stored* b, size_t depth, float* c, size_t ldc,
-                        bool more, Ahead ahead) {
+                        bool more, Ahead ahead, size_t stride = W * LANES) {
   V sum[M][W];
   for (int i = 0; i < M; i++)
     for (int j = 0; j < W; j++) sum[i][j] = more ? (V) * (const Unaligned*)(c + i * ldc + j * LANES) : V{};
-  for (size_t k = 0; k < depth; k++, b += W * LANES) {
+  for (size_t k = 0; k < depth; k++, b += stride) {
     for (int line = 0; line < ahead.lines; line++, ahead.next += 64) __builtin_prefetch(ahead.next, 0, 2);
     V w[W];
     Form::template load<W>(b, w);
@@ -55,14 +55,14 @@ static inline void tile(const float* a, size_t lda, const typename Form::Stored*
 
 template <class Form, int W>
 static void rows(int m, const float* a, size_t lda, const typename Form::Stored* b, size_t depth, float* c, size_t ldc,
-                 bool more, Ahead ahead) {
+                 bool more, Ahead ahead, size_t stride = W * LANES) {
   switch (m) {
-    case 1: return tile<Form, W, 1>(a, lda, b, depth, c, ldc, more, ahead);
-    case 2: return tile<Form, W, 2>(a, lda, b, depth, c, ldc, more, ahead);
-    case 3: return tile<Form, W, 3>(a, lda, b, depth, c, ldc, more, ahead);
-    case 4: return tile<Form, W, 4>(a, lda, b, depth, c, ldc, more, ahead);
-    case 5: return tile<Form, W, 5>(a, lda, b, depth, c, ldc, more, ahead);
-    default: return tile<Form, W, TALL>(a, lda, b, depth, c, ldc, more, ahead);
+    case 1: return tile<Form, W, 1>(a, lda, b, depth, c, ldc, more, ahead, stride);
+    case 2: return tile<Form, W, 2>(a, lda, b, depth, c, ldc, more, ahead, stride);
+    case 3: return tile<Form, W, 3>(a, lda, b, depth, c, ldc, more, ahead, stride);
+    case 4: return tile<Form, W, 4>(a, lda, b, depth, c, ldc, more, ahead, stride);
+    case 5: return tile<Form, W, 5>(a, lda, b, depth, c, ldc, more, ahead, stride);
+    default: return tile<Form, W, TALL>(a, lda, b, depth, c, ldc, more, ahead, stride);
   }
 }
 

@@ -2,6 +2,7 @@
 #include <exception>
 #include <memory>
 
+#include "attention.h"
 #include "blocks.h"
 #include "linear.h"
 #include "lowrank.h"
@@ -57,12 +58,14 @@ EXPORTED Status* RegisterCustomOps(SessionOptions* options, const ApiBase* base)
   static const Made<Linear> linear;
   static const Made<Blocks> blocks;
   static const Made<LowRank> lowrank;
+  static const Made<Attention> attention;
   static Domain *onnx, *microsoft, *octavo;
   static Status* const failed = [&]() -> Status* {  // once in a process, whoever comes first
     TRY(api.create_domain("", &onnx));
     TRY(api.add_op(onnx, &linear));
     TRY(api.create_domain("octavo", &octavo));
     TRY(api.add_op(octavo, &lowrank));
+    TRY(api.add_op(octavo, &attention));
     TRY(api.create_domain("com.microsoft", &microsoft));
     return api.add_op(microsoft, &blocks);
   }();

@@ -37,6 +37,9 @@ struct Api {
   Status* shape(const Value* value, ShapeInfo** out) const {
     return at<Status* (*)(const Value*, ShapeInfo**)>(65)(value, out);
   }
+  Status* attribute(const KernelInfo* info, const char* name, float* out) const {
+    return at<Status* (*)(const KernelInfo*, const char*, float*)>(85)(info, name, out);
+  }
   Status* attribute(const KernelInfo* info, const char* name, int64_t* out) const {
     return at<Status* (*)(const KernelInfo*, const char*, int64_t*)>(86)(info, name, out);
   }

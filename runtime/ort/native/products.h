@@ -23,6 +23,24 @@ struct Addition {  // out = there + (rows * A, times factors) * B, for rows that
   float* low;                     // [m, panels * NARROW], to be written
 };
 
+struct Attend {  // tokens of a sequence, for `heads` heads of queries that share keys and values
+  const float *q, *k, *v;      // the first token's; the next are strides further on
+  size_t q_stride, kv_stride;
+  float *keys, *values;        // the cache, [., dim], `past` tokens of it there
+  const float *cos, *sin;      // [positions, half]
+  size_t half;
+  float* out;                  // as q
+  size_t past, tokens, padded, heads, dim;  // `tokens` are real, of `padded`
+  float scale, cap;            // no cap: 0
+  size_t window;               // keys that a query sees; all: 0
+  size_t together;             // tokens that are computed together
+  float* scratch;              // of as many numbers as `room` says
+
+  size_t room() const {
+    return together * heads * (2 * dim + (past + tokens + NARROW - 1) / NARROW * NARROW) + NARROW * dim;
+  }
+};
+
 struct Few {  // rows quantized in blocks of 32: `q` [m, blocks * 32], `scale` and `sum` [m, blocks]
   const int8_t* q;
   const float* scale;
@@ -38,6 +56,7 @@ struct Products {
   void (*dense)(const Dense&, size_t first, size_t last);          // panels of float32
   void (*half)(const Dense&, size_t first, size_t last);           // panels of bfloat16, in pairs half a vector apart
   void (*addition)(const Addition&);
+  void (*attend)(const Attend&);
   size_t vector;                                                   // floats of a vector
   void (*few)(const Few&, int bits, size_t first, size_t last);    // panels of 16 columns; null without such
   void (*quantize)(const float* row, size_t k, int8_t* q, float* scale, int32_t* sum);  // one row
