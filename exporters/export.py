@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from octavo.exporters.dialect import older
 from octavo.exporters.graph import Graph
 from octavo.exporters.journal import member_key, note_finished, read_finished
 from octavo.exporters.longrope import border, stretched
+from octavo.exporters.lora import is_adapter
 from octavo.exporters.outputs import Outputs
 from octavo.exporters.package import Workshop, companion, copy_companions
 from octavo.exporters.plan import OWN, SHARED, Group, Member, plan, unused_low_rank
@@ -28,7 +30,7 @@ from octavo.exporters.settings import Lora, Settings
 from octavo.exporters.value import HEAD_NAME, is_head, read_calibration
 from octavo.exporters.vocabulary import TOKENIZER_NAME, compare
 from octavo.exporters.weights import write_weights
-from octavo.profiles.errors import ConfigError, OctavoError
+from octavo.profiles.errors import ConfigError, MachineError, OctavoError
 from octavo.profiles.manifest import (
     EnsembleDefaults,
     ExpertEntry,
@@ -113,7 +115,7 @@ def export_bundle(
             raise ConfigError("value_reads: there is no value model that reads by itself")
         alike = [group for group, its in zip(judges, reads, strict=True) if its.reads == "tokens"]
         vocabulary = compare(tokenizers | _tokenizers(alike))
-        told = [*_told(groups, settings), *_advice(groups, unused_low_rank(experts, settings)), vocabulary.note]
+        told = [*_told(groups, settings), *_advice(groups, experts, settings), vocabulary.note]
         told += [note for group, its in zip(judges, reads, strict=True) for note in its.told(group.members[0].folder)]
         progress(ExportProgress("plan", None, 0, 1, "\n".join(filter(None, told))))
         workshop.open(sum(group.bytes for group in groups), {m.folder for group in groups for m in group.members})
@@ -124,6 +126,11 @@ def export_bundle(
         except OctavoError:
             workshop.discard()
             raise
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            kept = "what is finished is kept: make room, and run the same command again"
+            raise MachineError(f"{out.parent}: no space left on the disk; {kept}") from None
 
 
 def _tokenizers(groups: Sequence[Group]) -> dict[str, Path]:
@@ -165,16 +172,21 @@ def _table_told(names: str, edge: int, *, long: bool) -> str:
     )
 
 
-def _advice(groups: Sequence[Group], unused: Sequence[Path]) -> Iterator[str]:
+def _advice(groups: Sequence[Group], experts: Sequence[Path], settings: Settings) -> Iterator[str]:
     """What was found about experts that are, or might be, low-rank changes of one base."""
     found = [adapter for group in groups for adapter in group.adapters if adapter.whole]
     if found:
         ranks = [max(delta.rank for delta in adapter.deltas.values()) for adapter in found]
         named = ", ".join(f"{adapter.name} (rank {rank})" for adapter, rank in zip(found, ranks, strict=True))
         yield f"stacked on {found[0].base}: {named}"
-    if unused:
-        named = ", ".join(path.name for path in unused)
+    unused = unused_low_rank(experts, settings)
+    named = ", ".join(path.name for path in unused)
+    if unused and settings.base is not None:
         yield f"{named}: seems to be the base and something of low rank; --lora detect would store the base once"
+    elif len(unused) > 1:
+        first = next(path.name for path in experts if not is_adapter(path))
+        what = f"--lora detect --base MODEL, that all were tuned from (or {first}), would store it once"
+        yield f"{named}: seems to differ from {first} by something of low rank; {what}"
 
 
 def _buildable(targets: Sequence[str]) -> None:

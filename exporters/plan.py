@@ -167,14 +167,18 @@ def _adapter(path: Path, name: str, settings: Settings, scratch: Scratch) -> Ada
 
 
 def unused_low_rank(experts: Sequence[Path], settings: Settings) -> list[Path]:
-    """Full checkpoints that look like `base` and something of low rank, which nobody asked to detect."""
-    if settings.base is None or settings.lora == "detect":
-        return []
+    """Full checkpoints that look like `base` and something of low rank, which nobody asked to detect.
+
+    Where no base is named, the first of the checkpoints stands for it.
+    """
     full = [path for path in experts if not is_adapter(path)]
-    if not full:
+    if settings.lora == "detect" or (settings.base is None and len(full) < 3):
         return []
-    base = open_checkpoint(settings.base)
-    return [path for path in full if looks_low_rank(base, open_checkpoint(path))]
+    base, others = (full[0], full[1:]) if settings.base is None else (settings.base, full)
+    if not others:
+        return []
+    opened = open_checkpoint(base)
+    return [path for path in others if looks_low_rank(opened, open_checkpoint(path))]
 
 
 def _opened(path: Path, name: str, settings: Settings) -> Checkpoint:

@@ -88,6 +88,9 @@ class Fitting:
                 f"{self.where}: Optimum's graph has inputs that are not understood: {strange or 'its cache'}"
             )
 
+        if len({str(past.shape) for past in self.pasts}) > 1:
+            raise BundleError(f"{self.where}: its layers, or its keys and values, are of different sizes in the cache")
+
     def fit(self) -> tuple[Net, KVLayout]:
         """Draw everything; the cache's layout is the past's."""
         self._call_inputs()

@@ -19,9 +19,10 @@ from octavo.profiles.errors import BundleError
 
 GENERATION = "text-generation-with-past"
 CLASSIFICATION = "text-classification"
-# Decoders that Optimum 2.1 describes amiss: without positions (nemotron), with other heads in the cache than they have
-# (falcon, phi); or traces by an attention that is not the original's (falcon with ALiBi).
-MISREAD = ("nemotron", "falcon", "phi")
+# Decoders that Optimum 2.1 describes without their positions; with other heads in the cache than they have, or traces
+# by an attention that is not the original's (falcon with ALiBi).
+POSITIONLESS = ("nemotron", "gemma", "gemma2", "gemma3_text", "gpt_oss")
+MISREAD = ("falcon", "phi")
 INLINE = 1024  # elements; smaller initializers stay in the graph
 
 
@@ -53,7 +54,7 @@ def trace(checkpoint: Checkpoint, task: str, scratch: Path, score: Array | None 
     where it fails.
     """
     folder, kind = checkpoint.folder, checkpoint.model_type
-    familiar = known(kind, task) and not (task == GENERATION and kind in MISREAD)
+    familiar = known(kind, task) and not (task == GENERATION and kind in MISREAD + POSITIONLESS)
     with _quiet(folder):
         if familiar and score is None:
             from optimum.exporters.onnx import main_export
@@ -95,13 +96,26 @@ def _with_kv_heads(config: Any) -> Any:
     return config
 
 
+def _positioned(model_type: str) -> Any:
+    """Optimum's own description of a kind of decoder, and its positions."""
+    from optimum.exporters.onnx.config import TextDecoderWithPositionIdsOnnxConfig
+    from optimum.exporters.tasks import TasksManager
+
+    found = TasksManager.get_exporter_config_constructor(
+        exporter="onnx", model_type=model_type, task="text-generation", library_name="transformers"
+    )
+    return type("Positioned", (TextDecoderWithPositionIdsOnnxConfig, found.func), {})
+
+
 def _described(model: Any, task: str) -> Any:
     """A description for Optimum of a model that it does not know: as Llama's, or as BERT's."""
     from optimum.exporters.onnx import model_configs
 
     if task == GENERATION:
-        config = _with_kv_heads(model.config)
-        return model_configs.LlamaOnnxConfig(config, task="text-generation", use_past=True, use_past_in_inputs=True)
+        config, kind = _with_kv_heads(model.config), model_configs.LlamaOnnxConfig
+        if config.model_type in POSITIONLESS:
+            kind = _positioned(config.model_type)
+        return kind(config, task="text-generation", use_past=True, use_past_in_inputs=True)
     typed = (getattr(model.config, "type_vocab_size", 0) or 0) > 1
     kind = model_configs.BertOnnxConfig if typed else model_configs.DistilBertOnnxConfig
     return kind(model.config, task=task)

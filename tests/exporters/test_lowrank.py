@@ -57,6 +57,8 @@ def test_low_rank_fine_tunes_are_offered_and_on_request_stacked(make_model: Make
     experts = [*tuned, stranger]
     export_bundle(experts, tmp_path / "full", base=base, verify=False, progress=lambda p: said.append(p.note))
     assert any(note.startswith("tuned-1, tuned-2: seems to be the base and something of low rank") for note in said)
+    export_bundle([base, *tuned], tmp_path / "unnamed", verify=False, progress=lambda p: said.append(p.note))
+    assert any(f"tuned-1, tuned-2: seems to differ from {base.name} by something of low rank" in note for note in said)
     found = export_bundle(experts, tmp_path / "found", base=base, lora="detect")
     verify_bundle(tmp_path / "found")
     assert [expert.adapter for expert in found.experts] == [None, "tuned-1", "tuned-2"]

@@ -41,16 +41,27 @@ def test_an_unknown_architecture_is_traced_and_held_to_the_same_gate(tmp_path: P
         assert parity.greedy_equal
 
 
-def test_a_family_that_optimum_lacks_is_traced_as_a_plain_decoder(tmp_path: Path) -> None:
-    from transformers import Starcoder2Config, Starcoder2ForCausalLM
+ODD: dict[str, dict[str, Any]] = {
+    "starcoder2": {"num_key_value_heads": 2},  # not known to Optimum
+    "nemotron": {"num_key_value_heads": 2, "head_dim": 12},  # described there without its positions
+    "falcon": {"alibi": True},  # traced there by another attention than the original's
+    "mpt": {"d_model": 48, "n_layers": 2, "n_heads": 4, "max_seq_len": 96},  # goes by distances between places
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_families_that_optimum_does_not_get_right_are_traced_all_the_same(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96}
-    Starcoder2ForCausalLM(Starcoder2Config(**sizes | heads, initializer_range=0.3)).save_pretrained(tmp_path / "star")
-    manifest = export_bundle([tmp_path / "star"], tmp_path / "bundle")
+    more = {"num_attention_heads": 4, "max_position_embeddings": 96, "initializer_range": 0.3}
+    config = AutoConfig.for_model(kind, **sizes | more | ODD[kind])
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / kind)
+    manifest = export_bundle([tmp_path / kind], tmp_path / "bundle")
     parity = manifest.experts[0].weights[0].parity
     assert parity is not None
     assert parity.max_abs_error < 1e-3
+    assert parity.greedy_equal
     assert manifest.graphs[0].route == "optimum"
 
 
