@@ -39,12 +39,9 @@ class Kernels:
         return f"octavo {self.instructions}"
 
 
-def whose(own: Kernels | str, precision: str) -> str:
+def whose(own: Kernels | str) -> str:
     """Whose products a model uses, and why not octavo's, for people to read."""
-    if not isinstance(own, Kernels):
-        return STOCK + (f" ({own})" if own else "")
-    partly = own.instructions == "avx2" and precision in ("int8", "int4")
-    return f"{own} ({precision} weights by {STOCK}: no AVX-512)" if partly else str(own)
+    return str(own) if isinstance(own, Kernels) else STOCK + (f" ({own})" if own else "")
 
 
 def library() -> Path:

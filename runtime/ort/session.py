@@ -142,7 +142,7 @@ def open_model(
     check_session(session, provider, name)
     read = (bundle / fitting[0].model).read_bytes
     fallback = check_assignment(name, session, provider, read, allow_fallback=allow_fallback)
-    return Model(name, session, graph, provider, device, fallback, capture, whose(own, graph.precision))
+    return Model(name, session, graph, provider, device, fallback, capture, whose(own))
 
 
 def runnable(graph: GraphEntry) -> list[str]:

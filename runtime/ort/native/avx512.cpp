@@ -9,10 +9,6 @@ inline V spread(float x) { return (V)_mm512_set1_ps(x); }
 #include "dense.h"
 #include "attend.h"
 
-// A block of 16 columns x 32 of k: packed weights, 16 scales, 16 zero points (a byte each).
-template <int BITS>
-constexpr size_t BLOCK = 64 * BITS + 64 + 16;
-
 template <int BITS, int M>
 inline void few_tile(const Few& p, size_t row, const uint8_t* b, float* c, size_t ldc, __mmask16 columns) {
   size_t blocks = p.blocks, k32 = blocks * 32;

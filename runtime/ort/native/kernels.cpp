@@ -72,5 +72,5 @@ EXPORTED Status* RegisterCustomOps(SessionOptions* options, const ApiBase* base)
   if (failed) return api.fail("octavo: ONNX Runtime does not take the kernels");
   TRY(api.add_domain(options, onnx));
   TRY(api.add_domain(options, octavo));
-  return products()->few ? api.add_domain(options, microsoft) : nullptr;
+  return api.add_domain(options, microsoft);
 }

@@ -41,6 +41,10 @@ struct Attend {  // tokens of a sequence, for `heads` heads of queries that shar
   }
 };
 
+// A block of 16 columns x 32 of k: packed weights, 16 scales, 16 zero points (a byte each).
+template <int BITS>
+constexpr size_t BLOCK = 64 * BITS + 64 + 16;
+
 struct Few {  // rows quantized in blocks of 32: `q` [m, blocks * 32], `scale` and `sum` [m, blocks]
   const int8_t* q;
   const float* scale;
@@ -58,7 +62,7 @@ struct Products {
   void (*addition)(const Addition&);
   void (*attend)(const Attend&);
   size_t vector;                                                   // floats of a vector
-  void (*few)(const Few&, int bits, size_t first, size_t last);    // panels of 16 columns; null without such
+  void (*few)(const Few&, int bits, size_t first, size_t last);    // panels of 16 columns
   void (*quantize)(const float* row, size_t k, int8_t* q, float* scale, int32_t* sum);  // one row
 };
 
