@@ -58,6 +58,7 @@ def kernels_for(name: str, graph: GraphEntry, provider: str, wanted: bool | None
     found = kernels()
     against = {
         f"it runs on {provider}": provider != "CPUExecutionProvider",
+        "its graph was traced": graph.route != "native",  # and multiplies what are no weights, attention's scores say
         f"its weights are {graph.precision}": graph.precision not in PRECISIONS,
         "what is kept prepacked is in ONNX Runtime's own form": prepack,
         str(found): not isinstance(found, Kernels),

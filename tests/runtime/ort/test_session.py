@@ -15,6 +15,7 @@ from octavo.runtime.ort.assignment import check_assignment
 from octavo.runtime.ort.binding import Calls
 from octavo.runtime.ort.cache import Cache
 from octavo.runtime.ort.engines import Engines
+from octavo.runtime.ort.kernels import kernels_for
 from octavo.runtime.ort.prefill import batches
 from octavo.runtime.ort.providers import CPU, CUDA, TENSORRT
 from octavo.runtime.ort.session import Device, Model, demand_one_profile, open_model, providers, runnable
@@ -35,6 +36,7 @@ def test_cuda_is_chosen_unasked_only_for_graphs_that_it_has_kernels_for(bundle: 
     half = graph.model_copy(update={"kv": graph.kv.model_copy(update={"dtype": "float16"})})
     traced = graph.model_copy(update={"route": "optimum"})
     assert (runnable(graph), runnable(half), runnable(traced)) == ([CPU], [CPU, CUDA], [CPU, CUDA])
+    assert kernels_for("m", traced, CPU, None, prepack=False) == "its graph was traced"
     with Octavo.load(bundle) as octavo:
         assert octavo.provider == CPU
     model = open_model(bundle, manifest, "m", manifest.experts[0].weights, CPU, Device("cpu"), 1)
