@@ -14,11 +14,19 @@ class _Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Parts(_Facts):
+    """Seconds of a step inside of the model's calls, and in the interpreter, which one thread holds at a time."""
+
+    computing: float = Field(gt=0)
+    hosting: float = Field(gt=0)
+
+
 class StepTime(_Facts):
     """The time of one kind of step: `decodes` rows that read `context` KV tokens in all, beside `prefill_tokens`.
 
     `prefill_rows` prompts share the prefill tokens; `past` KV tokens in all were there before them. Seconds are of the
-    whole step as the engine's driver sees it: the median, and half the interquartile range.
+    whole step as the engine's driver sees it: the median, and half the interquartile range. Where lanes share a
+    process, its parts while it runs `alone` and `beside` others; what it waits for the interpreter is in neither.
     """
 
     decodes: int = Field(ge=0)
@@ -29,6 +37,18 @@ class StepTime(_Facts):
     seconds: float = Field(gt=0)
     spread: float = Field(default=0.0, ge=0)
     samples: int = Field(default=1, ge=1)
+    alone: Parts | None = None
+    beside: Parts | None = None
+
+
+class HostTimes(_Facts):
+    """Seconds in the interpreter beside those of steps, where lanes share one.
+
+    `arrival` opens a query, `result` hears of an inference that has ended.
+    """
+
+    arrival: float = Field(default=0.0, ge=0)
+    result: float = Field(default=0.0, ge=0)
 
 
 class LatencyProfile(_Facts):
@@ -52,6 +72,7 @@ class LatencyProfile(_Facts):
     step_overhead: float = Field(default=0.0, ge=0)
     inference_overhead: float = Field(default=0.0, ge=0)
     query_overhead: float = Field(default=0.0, ge=0)
+    host: HostTimes | None = Field(default=None, description="where lanes share a process")
     weight_bytes: int = Field(default=0, ge=0)
     kv_bytes_per_token: int = Field(default=0, ge=0)
     kv_precision: Precision | None = Field(default=None, description="of what the cache holds, where it is known")

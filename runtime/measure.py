@@ -16,18 +16,20 @@ import psutil
 from scipy.optimize import nnls
 
 from octavo.profiles.errors import ConfigError
-from octavo.profiles.latency import LatencyProfile, StepTime
+from octavo.profiles.latency import HostTimes, LatencyProfile, Parts, StepTime
 from octavo.profiles.manifest import GraphEntry
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, to_lines
 from octavo.runtime.energy import Watch, find_meter
 from octavo.runtime.local import Octavo
 from octavo.runtime.machine import machine
-from octavo.runtime.overheads import Calibration, Overheads, Served
+from octavo.runtime.ort.providers import CPU
+from octavo.runtime.overheads import Calibration, Half, Halves, Overheads, Served, Share
 from octavo.runtime.replay import Arrival, poisson, serve_load
-from octavo.runtime.steps import grid, time_steps
+from octavo.runtime.steps import grid, time_alone, time_steps
 from octavo.runtime.tasks import read_tasks
 
 Progress = Callable[[str, float], None]
+ALONE = 0.3  # of the time for steps, in which the lanes run by themselves
 LOAD = 0.3  # of what the machine does when many are asked at once, where no rate is given
 
 
@@ -87,7 +89,7 @@ def measure(
 
     Raises ConfigError, BundleError or MachineError.
     """
-    options = {"seed": seed, "max_new_tokens": max_new_tokens, "policy": policy}
+    options: dict[str, Any] = {"seed": seed, "max_new_tokens": max_new_tokens, "policy": policy}
     texts = [task.prompt for task in read_tasks(prompts)] if prompts else []
     with Octavo.load(bundle, keep_records=True, **load) as octavo:
         progress("step times", 0.0)
@@ -96,13 +98,16 @@ def measure(
         lanes, value = octavo.placed.lanes, octavo.ensemble.value_model
         meter = find_meter([lane.device for lane in lanes])
         idle, running = meter.idle_watts() if meter.counter else None, Watch(meter)
-        times = time_steps(lanes, octavo.loop.contents, value, cells, seconds, seed)
+        shared = len(lanes) > 1 and octavo.provider == CPU and octavo.placed.threads == 1
+        times = time_steps(lanes, octavo.loop.contents, value, cells, seconds * (1 - ALONE * shared), seed)
         watts = running.watts()
-        steps = {judge: times.step_times(judge=judge) for judge in (False, True)}
+        alone = time_alone(lanes, octavo.loop.contents, value, cells, seconds * ALONE, seed) if shared else None
+        steps = {judge: times.step_times(judge=judge, alone=alone) for judge in (False, True)}
         fits = {judge: fitted(found) for judge, found in steps.items() if found}
         wanted = rate or 1.0
         bench = {judge: fit.seconds for judge, fit in fits.items()}
-        calibration = Calibration(octavo, texts, bench, options) if texts else None
+        split = {judge: halves(found) for judge, found in steps.items() if any(step.alone for step in found)}
+        calibration = Calibration(octavo, texts, bench, options, split) if texts else None
         if calibration:
             progress("calibrating", 0.0)
             wanted = rate or calibration.rate(LOAD)
@@ -142,6 +147,7 @@ class Fit:
         return float(np.dot(values, list(self.coefficients.values())))
 
 
+PARTS = ("computing", "hosting")
 FEATURES = ("step", "decoding row", "context token", "prefill", "prefill token", "prefill row")
 
 
@@ -170,8 +176,10 @@ def _profile(
     graph: GraphEntry = manifest.graph(entry.weights[0].graph)
     files = {each.path: each.size for each in manifest.files}
     about = machine() | octavo.about
-    steps = [_in_service(step, beside.steps.get((judge, step.prefill_rows > 0), Served())) for step in bench]
+    steps = [_in_service(step, beside, judge) for step in bench]
     fit = fitted(steps)
+    results = [share.per_result for (of_judge, *_), share in beside.shares.items() if of_judge == judge]
+    host = HostTimes(arrival=beside.per_arrival, result=results[0]) if results else None
     return LatencyProfile(
         name=f"{manifest.name}-{'judge' if judge else 'decoder'}",
         model=entry.name,
@@ -186,6 +194,7 @@ def _profile(
         steps=steps,
         inference_overhead=beside.per_inference,
         query_overhead=beside.per_query,
+        host=host,
         weight_bytes=sum(files[path] for path in set(entry.weights[0].locations.values())),
         kv_bytes_per_token=graph.kv.bytes_per_token if graph.kv else 0,
         kv_precision=graph.kv.precision if graph.kv else None,
@@ -196,9 +205,41 @@ def _profile(
     )
 
 
-def _in_service(step: StepTime, served: Served) -> StepTime:
+def halves(steps: Sequence[StepTime]) -> Halves:
+    """What a step computes and hosts on the bench, alone and beside others; decodes, prefills and both apart."""
+
+    def half(side: str) -> Half:
+        lines = {sort: [_line(found, side, part) for part in PARTS] for sort, found in sorts.items()}
+        usual = [_line([step for step in steps if step.alone], side, part) for part in PARTS]
+
+        def seconds(*sizes: int) -> tuple[float, float]:
+            computing, hosting = lines.get((sizes[0] > 0, sizes[3] > 0), usual)
+            return computing.seconds(*sizes), hosting.seconds(*sizes)
+
+        return seconds
+
+    sorts: dict[tuple[bool, bool], list[StepTime]] = {}
+    for step in steps:
+        if step.alone:
+            sorts.setdefault((step.decodes > 0, step.prefill_rows > 0), []).append(step)
+    return half("alone"), half("beside")
+
+
+def _line(steps: Sequence[StepTime], side: str, part: str) -> Fit:
+    return fitted([step.model_copy(update={"seconds": getattr(getattr(step, side), part)}) for step in steps])
+
+
+def _in_service(step: StepTime, beside: Overheads, judge: bool) -> StepTime:
     """The step as a served load takes it."""
-    return step.model_copy(update={"seconds": served.constant + served.factor * step.seconds})
+    decodes, prefills = step.decodes > 0, step.prefill_rows > 0
+    served = beside.steps.get((judge, prefills), Served())
+    share = beside.shares.get((judge, decodes, prefills), Share())
+    parts = {
+        side: Parts(computing=share.computing * found.computing, hosting=max(1e-9, share.hosting * found.hosting))
+        for side in ("alone", "beside")
+        if (found := getattr(step, side)) is not None
+    }
+    return step.model_copy(update={"seconds": served.constant + served.factor * step.seconds, **parts})
 
 
 def _write(out: Path, found: Measurement) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from time import sleep
+from time import sleep, thread_time
 from typing import Any
 
 import numpy as np
@@ -72,27 +73,36 @@ def _recorded(line: str, where: str, speed: float) -> Arrival:
 
 
 def serve_load(
-    octavo: Octavo, arrivals: Iterable[Arrival], told: Callable[[float], None] = lambda share: None, **options: Any
+    octavo: Octavo,
+    arrivals: Iterable[Arrival],
+    told: Callable[[float], None] = lambda share: None,
+    opened: Callable[[float], None] = lambda seconds: None,
+    **options: Any,
 ) -> list[Record]:
     """Ask each query at its time, wait for all answers, and return the run's trace: its head, then all records.
 
     The bundle must have been loaded with `keep_records`. Options are those of `Octavo.ask`. A query that cannot be
-    answered is in the trace as failed.
+    answered is in the trace as failed. `opened` is told the processor's seconds that each query took to open.
     """
     if not octavo.loop.recorder.keeps:
         raise ConfigError("replay: load the bundle with keep_records")
     prepared = [(arrival.at, _prepare(octavo, arrival, number, options)) for number, arrival in enumerate(arrivals)]
     prepared.sort(key=lambda pair: pair[0])
     recorder = octavo.loop.recorder
+    gc.collect()
+    gc.freeze()  # as the server does: no collection looks at what was there before
     recorder.restart()
     futures: list[Future[Result]] = []
     for at, ready in prepared:
         while (ahead := at - recorder.now()) > 0:
             sleep(max(0.0, ahead - SPIN) or ahead / 2)
+        spent = thread_time()
         futures.append(octavo.start(ready))
+        opened(thread_time() - spent)
         told(len(futures) / len(prepared))
     wait(futures)
     octavo.loop.settle()
+    gc.unfreeze()
     head = octavo.run_record()
     head.policy = str(options.get("policy") or head.policy)
     head.settings = dict(options.get("settings") or {})

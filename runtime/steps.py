@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from statistics import median
 from threading import Thread
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, thread_time
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from octavo.runtime.contents import Contents, Request
 from octavo.runtime.core.query import Candidate, Inference, Query
 from octavo.runtime.core.scheduler import Step
 from octavo.runtime.lane import Lane
+from octavo.runtime.parts import Clocked, Taken, parts
 
 DECODES = 8  # steps of a cell's rows
 ROUNDS = 2
@@ -50,17 +51,23 @@ class Kind(NamedTuple):
 
 @dataclass(slots=True)
 class Times:
-    """Seconds and contexts of steps by kind."""
+    """Seconds, contexts and parts of steps by kind."""
 
     seconds: dict[Kind, list[float]] = field(default_factory=dict)
     contexts: dict[Kind, list[int]] = field(default_factory=dict)
+    taken: dict[Kind, list[Taken]] = field(default_factory=dict)
 
-    def add(self, kind: Kind, context: int, seconds: float) -> None:
+    def add(self, kind: Kind, context: int, seconds: float, taken: Taken) -> None:
         self.seconds.setdefault(kind, []).append(seconds)
         self.contexts.setdefault(kind, []).append(context)
+        self.taken.setdefault(kind, []).append(taken)
 
-    def step_times(self, *, judge: bool, fewest: int = 2) -> list[StepTime]:
-        """Median and half the interquartile range of each kind that was seen often enough."""
+    def step_times(self, *, judge: bool, fewest: int = 2, alone: Times | None = None) -> list[StepTime]:
+        """Median and half the interquartile range of each kind that was seen often enough.
+
+        With the times of a lane that ran `alone`, the parts of the step as well, where both know them.
+        """
+        both = alone.taken if alone else {}
         return [
             StepTime(
                 decodes=kind.decodes,
@@ -71,6 +78,8 @@ class Times:
                 seconds=median(seconds),
                 spread=float(np.subtract(*np.percentile(seconds, [75, 25]))) / 2,
                 samples=len(seconds),
+                alone=parts(both[kind]) if kind in both else None,
+                beside=parts(self.taken[kind]) if kind in both else None,
             )
             for kind, seconds in sorted(self.seconds.items())
             if kind.judge == judge and len(seconds) >= fewest
@@ -159,16 +168,18 @@ class Stepper:
 
     def _turn(self, cell: Cell) -> bool:
         """One step of whoever's turn it is, timed from the question what to do until it is booked."""
-        begun = perf_counter()
+        begun, spent = perf_counter(), thread_time()
         turn = self.lane.next_turn()
         if turn is None:
             return False
         kind, context = Kind.of(turn.step, cell, judge=turn.model == self._value), turn.step.context
-        results = turn.engine.run(turn.step)
+        engine = Clocked(turn.engine)
+        results = engine.run(turn.step)
         inferences = [result.inference if isinstance(result, Candidate) else result.judge for result in results]  # type: ignore[union-attr]
         stopped = [turn.scheduler.job(inference) for inference in inferences if inference is not None]
         turn.scheduler.commit(turn.step, 1, [job for job in stopped if job is not None])
-        self.times.add(kind, context, perf_counter() - begun)
+        taken = Taken(engine.computing, thread_time() - spent - engine.computing, len(results))
+        self.times.add(kind, context, perf_counter() - begun, taken)
         return True
 
     def _forget(self, asked: Sequence[Inference]) -> None:
@@ -195,6 +206,15 @@ def time_steps(
     for thread in threads:
         thread.join()
     return merged([driver.stepper.times for driver in drivers])
+
+
+def time_alone(
+    lanes: Sequence[Lane], contents: Contents, value_model: str | None, cells: Sequence[Cell], seconds: float, seed: int
+) -> Times:
+    """The first lane and the last, where the value model is, each by itself, for about so long in all."""
+    chosen = list(dict.fromkeys([lanes[0], lanes[-1]]))
+    share = seconds / len(chosen)
+    return merged([time_steps([lane], contents, value_model, cells, share, seed) for lane in chosen])
 
 
 @dataclass(slots=True, eq=False)
@@ -227,4 +247,5 @@ def merged(parts: Sequence[Times]) -> Times:
         for kind, seconds in part.seconds.items():
             times.seconds.setdefault(kind, []).extend(seconds)
             times.contexts.setdefault(kind, []).extend(part.contexts[kind])
+            times.taken.setdefault(kind, []).extend(part.taken[kind])
     return times

@@ -31,7 +31,8 @@ class ValueEngine:
         self._contents = contents
         self._cache = Cache(model.kv, limits.max_rows + 1, length, model.device)
         self._prefixes = Prefixes(self._cache, limits.hash_tokens) if limits.prefix_caching else None
-        self._prefiller = Prefiller(Calls(model, self._cache), self._prefixes)
+        self.calls = Calls(model, self._cache)
+        self._prefiller = Prefiller(self.calls, self._prefixes)
 
     @property
     def limits(self) -> Limits:
@@ -61,7 +62,7 @@ class ValueEngine:
             self._prefiller.forget(job.prompt)
 
     def close(self) -> None:
-        del self._prefiller, self._cache
+        del self.calls, self._prefiller, self._cache
 
     def _read(self, prompt: Prompt) -> tuple[Tokens, int]:
         return self._contents.sequence(prompt.jobs[0].inference), 0

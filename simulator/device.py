@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from octavo.runtime.core.query import Inference
 from octavo.runtime.core.trace import StepRecord
+from octavo.simulator.host import Host, Phase
 from octavo.simulator.lane import Lane, Leap
 from octavo.simulator.timeline import Timeline
 
@@ -17,7 +18,8 @@ class Device:
     """Runs steps; whoever drives it says what time it is, and when it must look up because somebody came or left.
 
     Who comes and who leaves waits for the end of a step. `time` is when the last step ended. `skew` makes all longer.
-    With `swaps` only one lane's weights are there at a time, and so many seconds bring in another's.
+    With `swaps` only one lane's weights are there at a time, and so many seconds bring in another's. With a `host` a
+    step runs by itself, phase by phase.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Device:
         skew: float = 1.0,
         swaps: Mapping[Lane, float] | None = None,
         steps: list[StepRecord] | None = None,
+        host: Host | None = None,
     ) -> None:
         self.name = name
         self.lanes = tuple(lanes)
@@ -45,6 +48,8 @@ class Device:
         self._resident: Lane | None = None
         self._since = 0.0
         self._steps = steps
+        self._host = host
+        self._phases: list[Phase] = []
 
     @property
     def idle(self) -> bool:
@@ -70,10 +75,30 @@ class Device:
         first = self._next(self._turn)
         if first is None:
             return False
-        if len(self.lanes) > 1 and first.repeats > 1:
+        if self._host is not None:
+            self._begin_phases(first, self._host)
+        elif len(self.lanes) > 1 and first.repeats > 1:
             self._begin_round(first)
         else:
             self.running = first
+        return True
+
+    def _begin_phases(self, leap: Leap, host: Host) -> None:
+        leap.repeats, leap.seconds = 1, 0.0
+        self.running = leap
+        self._phases = host.begin(self.name, self.time, leap.lane.name, leap.step, leap.lane.results(leap.step))
+        self.go_on(self.time)
+
+    def go_on(self, now: float) -> bool:
+        """Begin the next phase of the step that runs; False when there is none."""
+        leap = self.running
+        if leap is None or not self._phases:
+            return False
+        assert self._host is not None
+        phase = self._phases.pop(0)
+        seconds = phase.seconds * self.skew
+        end = self._host.take(now, seconds) if phase.holds else now + seconds
+        leap.seconds = (end - self.time) / self.skew
         return True
 
     def _begin_swapped(self) -> bool:
@@ -186,6 +211,8 @@ class Device:
         assert leap is not None
         self.running = None
         self._note(leap)
+        if self._host is not None:
+            self._host.leave(self.name)
         if len(self.lanes) > 1:
             self._turn = (self.lanes.index(leap.lane) + 1) % len(self.lanes)
         leap.lane.book(leap)

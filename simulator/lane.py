@@ -66,6 +66,16 @@ class Lane:
         job = end[2]
         return job in self.scheduler.decoding and job.joined_at == end[3]
 
+    def results(self, step: Step) -> int:
+        """How many of its rows stop, if it runs once."""
+        clock = self.scheduler.clock + 1
+        stopping = sum([end[0] <= clock and self._holds(end) for end in self._ends])
+        for chunk in step.chunks:
+            if chunk.completes:
+                for job in chunk.prompt.jobs:
+                    stopping += self.truth.length(job.inference) - job.written <= 1
+        return stopping
+
     def book(self, leap: Leap) -> None:
         """Commit a leap, and note in it the jobs that stopped, in the order of the step, and those that began."""
         step, repeats, scheduler = leap.step, leap.repeats, self.scheduler

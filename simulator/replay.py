@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import mean
 
 from octavo.profiles.errors import ConfigError
@@ -15,6 +15,7 @@ from octavo.runtime.core.scheduler import Limits
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, StepRecord
 from octavo.simulator.arrivals import Open
 from octavo.simulator.device import Device
+from octavo.simulator.host import Host, Pace, Split
 from octavo.simulator.lane import Lane
 from octavo.simulator.latency.model import LatencyModel, leap_seconds
 from octavo.simulator.latency.table import Table
@@ -112,10 +113,14 @@ def _unlike(candidate: InferenceRecord, judge: InferenceRecord) -> int:
 
 
 def replay(
-    records: Iterable[Record], profiles: Sequence[LatencyProfile], header: RunRecord | None = None
+    records: Iterable[Record],
+    profiles: Sequence[LatencyProfile],
+    header: RunRecord | None = None,
+    speed: Pace | None = None,
 ) -> list[Record]:
     """The simulated trace of a measured load. `header` is that of the trace, where the trace does not begin with it.
 
+    `speed` says how many times as long steps took while it was served, by device and time, where lanes share a process.
     Raises ConfigError when the trace does not say how it was run, or when no profile is of one of its models.
     """
     kept = list(records)
@@ -127,18 +132,21 @@ def replay(
         raise ConfigError("trace: it has no queries")
     truth = remember([r for r in kept if isinstance(r, InferenceRecord)], run.value_model)
     steps: list[StepRecord] = []
+    host = host_of(run, profiles, speed)
+    overhead = max(profile.inference_overhead for profile in profiles)
     world = World(
         Open([Ask(r.arrival, _query(r)) for r in queries]),
         Ensemble(tuple(run.experts), run.samples_per_expert, run.value_model, run.min_candidates),
         policy_named(run.policy, **run.settings),
-        stations(run, profiles, truth, steps),
+        stations(run, profiles, truth, steps, host),
         truth,
         deadline=run.deadline,
-        overhead=max(profile.inference_overhead for profile in profiles),
+        overhead=max(0.0, overhead - host.times.arrival) if host else overhead,
         closing=max(profile.query_overhead for profile in profiles),
+        host=host,
     )
     world.run()
-    found = {name: getattr(run, name) for name in run.__slots__} | {"source": "simulated"}
+    found = {each.name: getattr(run, each.name) for each in fields(run)} | {"source": "simulated"}
     mean_pace, slowest = pace(kept, run, profiles)
     found["machine"] = {**run.machine, "pace": f"{mean_pace:.3f}", "pace_p95": f"{slowest:.3f}"}
     return [RunRecord(**found), *world.queries, *world.inferences, *steps]
@@ -162,8 +170,28 @@ def _query(record: QueryRecord) -> Query:
     return Query(record.query, record.prompt_tokens, max(record.max_new_tokens, 1), tuple(record.prefix))
 
 
+def host_of(run: RunRecord, profiles: Sequence[LatencyProfile], speed: Pace | None = None) -> Host | None:
+    """What the lanes of a process share; None for one lane, or where a profile does not say."""
+    found = {model: _profile(model, run, profiles) for models in run.devices.values() for model in models}
+    splits = {}
+    for model, profile in found.items():
+        alone, beside = Split.of(profile, "alone"), Split.of(profile, "beside")
+        if alone is None or beside is None or profile.host is None:
+            return None
+        splits[model] = alone, beside
+    first = found[run.experts[0]].host
+    if first is None or len(run.devices) < 2:
+        return None
+    results = {model: profile.host.result for model, profile in found.items() if profile.host}
+    return Host(splits, results, first, speed) if speed else Host(splits, results, first)
+
+
 def stations(
-    run: RunRecord, profiles: Sequence[LatencyProfile], truth: Remembered, steps: list[StepRecord]
+    run: RunRecord,
+    profiles: Sequence[LatencyProfile],
+    truth: Remembered,
+    steps: list[StepRecord],
+    host: Host | None = None,
 ) -> dict[str, Station]:
     """The devices that the run had, each model with its own limits and the step times of its kind."""
     found: dict[str, Station] = {}
@@ -172,17 +200,21 @@ def stations(
         for model in models:
             limits = Limits(**run.limits[model])  # type: ignore[arg-type]
             lanes.append(Lane(model, (model,), limits, _latency(model, run, profiles), truth))
-        device = Device(name, lanes, steps=steps)
+        device = Device(name, lanes, steps=steps, host=host)
         for lane in lanes:
             found[lane.name] = Station(lane.name, "", [Berth(device, lane)])
     return found
 
 
 def _latency(model: str, run: RunRecord, profiles: Sequence[LatencyProfile]) -> LatencyModel:
+    return Table(_profile(model, run, profiles))
+
+
+def _profile(model: str, run: RunRecord, profiles: Sequence[LatencyProfile]) -> LatencyProfile:
     """The profile of that name, or of its kind; among several, the one measured with as many devices busy."""
     kind = "judge" if model == run.value_model else "decoder"
     named = [p for p in profiles if model in (p.model, p.name)]
     fitting = named or [p for p in profiles if p.kind == kind]
     if not fitting:
         raise ConfigError(f"no latency profile of kind {kind} for {model}; there are {[p.name for p in profiles]}")
-    return Table(min(fitting, key=lambda p: abs(p.concurrent - len(run.devices))))
+    return min(fitting, key=lambda p: abs(p.concurrent - len(run.devices)))

@@ -19,6 +19,7 @@ from octavo.runtime.core.policies import Policy
 from octavo.runtime.core.query import Candidate, Ensemble, Inference, Lost, Query, Score
 from octavo.runtime.core.trace import End, InferenceRecord, QueryRecord
 from octavo.simulator.device import Device
+from octavo.simulator.host import Host
 from octavo.simulator.lane import Leap
 from octavo.simulator.network import CLIENT, Network
 from octavo.simulator.station import Berth, Station
@@ -74,6 +75,7 @@ class World:
 
     `overhead` are host seconds before an inference is queued, `closing` those between a decision and its answer.
     A prompt that leaves no room in `context` tokens is rejected. `keep` is told of each inference that has ended.
+    A `host` that the devices share opens the queries as well.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class World:
         closing: float = 0.0,
         context: int | None = None,
         keep: Callable[[InferenceRecord], None] | None = None,
+        host: Host | None = None,
     ) -> None:
         self.env = simpy.Environment()
         self.council = Council(ensemble, policy)
@@ -102,6 +105,7 @@ class World:
         self.overhead = overhead
         self.closing = closing
         self.context = context
+        self.host = host
         self.queries: list[QueryRecord] = []
         self.inferences: list[InferenceRecord] = []
         self.keep = keep or self.inferences.append
@@ -176,9 +180,16 @@ class World:
     def _reach(self, there: float, query: Query, record: QueryRecord) -> None:
         """Let a query be before the council at a time."""
         if there <= self.now:
+            self._read(query, record)
+        else:
+            self.at(there, lambda: self._settling(self._read, query, record))
+
+    def _read(self, query: Query, record: QueryRecord) -> None:
+        if self.host is None:
             self._open_case(query, record)
         else:
-            self.at(there, lambda: self._settling(self._open_case, query, record))
+            read = self.host.take(self.now, self.host.times.arrival)
+            self.at(read, lambda: self._settling(self._open_case, query, record))
 
     def _ask_again(self, ask: Ask) -> None:
         self._unfinished -= 1
@@ -364,6 +375,9 @@ class World:
 
     def _ring(self, device: Device, number: int) -> None:
         if self._alarms[device] != number:
+            return
+        if device.go_on(self.now):
+            self._set_alarm(device)
             return
         leap = device.finish()
         if leap is not None:

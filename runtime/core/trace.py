@@ -198,6 +198,7 @@ KINDS: dict[str, type[Record]] = {
     "step": StepRecord,
 }
 NAMES = {kind: name for name, kind in KINDS.items()}
+TUPLES = ("experts", "prefix")  # of the fields of a record those that JSON makes a list of
 
 
 def to_lines(records: Iterable[Record]) -> Iterator[str]:
@@ -214,6 +215,9 @@ def from_lines(lines: Iterable[str], source: str = "trace") -> Iterator[Record]:
         try:
             row = json.loads(line)
             kind = KINDS[row.pop("kind")]
+            for key in TUPLES:
+                if key in row:
+                    row[key] = tuple(row[key])
             yield kind(**row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{source}:{number}: not a trace record ({error}); kinds are {', '.join(KINDS)}") from None

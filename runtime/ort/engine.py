@@ -53,9 +53,9 @@ class ExpertEngine:
         self._vocabulary = vocabulary
         self._contents = contents
         self._cache = Cache(model.kv, limits.max_rows + 1, length, model.device)
-        self._calls = Calls(model, self._cache)
+        self.calls = Calls(model, self._cache)
         self._prefixes = Prefixes(self._cache, limits.hash_tokens) if limits.prefix_caching else None
-        self._prefiller = Prefiller(self._calls, self._prefixes)
+        self._prefiller = Prefiller(self.calls, self._prefixes)
         self._rows = Rows(limits.max_rows, length)
         self._drawing = Drawing(model, self._rows, vocabulary.ends)
         self._ends = np.array(vocabulary.ends, np.int64)
@@ -90,12 +90,12 @@ class ExpertEngine:
             self._prefiller.forget(job.prompt)
 
     def close(self) -> None:
-        del self._calls, self._prefiller, self._cache
+        del self.calls, self._prefiller, self._cache
 
     def _decode(self, step: Step) -> list[Ended]:
         count = self._rows.count
-        self._calls.lengths[:count] += 1
-        over = self._write(slice(0, count), self._calls.decode(count))
+        self.calls.lengths[:count] += 1
+        over = self._write(slice(0, count), self.calls.decode(count))
         if len(over) > 1:
             order = {job: index for index, job in enumerate(step.rows)}
             over.sort(key=order.__getitem__)
@@ -116,8 +116,8 @@ class ExpertEngine:
         joins += [(index, job) for index, prompt in enumerate(prompts) for job in prompt.jobs[1:]]
         for index, job in joins:
             place = self._join(job)
-            self._calls.lengths[place] = prompts[index].tokens
-            self._calls.adapters[place] = self._adapters.get(job.inference.model, 0)
+            self.calls.lengths[place] = prompts[index].tokens
+            self.calls.adapters[place] = self._adapters.get(job.inference.model, 0)
             if place != computed.row + index:
                 self._cache.copy(computed.row + index, place, prompts[index].tokens)
         source = [index for index, _ in joins]
@@ -167,7 +167,7 @@ class ExpertEngine:
         rows.book(part, tokens, logprobs)
         if self._head:
             rows.scores[part] = outputs["score_logit"]
-        self._calls.ids[part, 0] = tokens
+        self.calls.ids[part, 0] = tokens
         over = (tokens[:, None] == self._ends).any(axis=1) & rows.ends[part]
         over |= rows.written[part] >= rows.budget[part]
         over |= ~np.isfinite(logprobs)
@@ -221,7 +221,7 @@ class ExpertEngine:
         place = self._rows.place[job]
         moved = self._rows.remove(place)
         if moved is not None:
-            calls = self._calls
+            calls = self.calls
             for array in (calls.ids, calls.lengths, calls.adapters):
                 array[place] = array[moved]
             self._cache.copy(moved, place, int(calls.lengths[moved]))

@@ -12,11 +12,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import psutil
+from cores import Cores
 
 from octavo.profiles.latency import read_latency
 from octavo.runtime.core.trace import RunRecord, from_lines, to_lines
@@ -73,14 +78,15 @@ class Company:
         times, own = psutil.cpu_times(), psutil.Process()
         spent = own.cpu_times()
         total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        used = total - times.idle - getattr(times, "iowait", 0.0)
+        used = total - times.idle - getattr(times, "iowait", 0.0) - times.nice
         return used, spent.user + spent.system, total, float(own.num_ctx_switches().involuntary)
 
 
 def everything(bundle: Path, tasks: Path, folder: Path) -> None:
     """Measure, serve all loads, and print the table. What was measured or served before is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "measure.json").exists():
-        measure(bundle, prompts=tasks, queries=300, seconds=15.0, out=folder)
+        calibrate(bundle, tasks, folder)
     for number, load in enumerate(LOADS):
         if not (folder / f"load-{number}.jsonl").exists():
             print(load.name, file=sys.stderr, flush=True)
@@ -88,22 +94,61 @@ def everything(bundle: Path, tasks: Path, folder: Path) -> None:
     table(folder)
 
 
+def calibrate(bundle: Path, tasks: Path, folder: Path) -> None:
+    """Measure, and note how fast the cores were while loads were served for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    marks: dict[str, float] = {}
+
+    def told(stage: str, _: float) -> None:
+        if stage == "calibrating" and stage not in marks:
+            marks[stage] = 0.0
+            pin(cores.count)
+            cores.mark()
+
+    with Cores(folder) as cores:
+        measure(bundle, prompts=tasks, queries=QUERIES // 2, seconds=20.0, out=folder, progress=told)
+        (folder / "cores.json").write_text(json.dumps(cores.kept()))
+
+
 def serve(bundle: Path, tasks: Path, folder: Path, number: int) -> None:
-    """Serve one of the loads and keep its trace, and what else ran meanwhile."""
+    """Serve one of the loads, a lane on each core, and keep its trace, how fast the cores were, and what else ran."""
     load, capacity = LOADS[number], json.loads((folder / "measure.json").read_text())["rate"] / LOAD
     texts = [task.prompt for task in read_tasks(tasks)]
-    with Octavo.load(bundle, keep_records=True) as octavo:
-        options = {"seed": 1, "max_new_tokens": None, "policy": None, **load.options}
+    options = {"seed": 1, "max_new_tokens": None, "policy": None, **load.options}
+    with Octavo.load(bundle, keep_records=True) as octavo, Cores(folder) as cores:
+        octavo.ask_many(texts[:48], **options)
+        pin(len(octavo.placed.lanes))
         company = Company()
+        cores.mark()
         real = serve_load(octavo, poisson(texts, load.share * capacity, QUERIES, seed=1), **options)
-        (folder / f"company-{number}.json").write_text(json.dumps(company.look()))
+        (folder / f"company-{number}.json").write_text(json.dumps(company.look() | {"cores": cores.kept()}))
     (folder / f"load-{number}.jsonl").write_text("".join(f"{line}\n" for line in to_lines(real)))
 
 
+def pin(lanes: int) -> None:
+    """Each lane's thread to a core of its own, so that it is known whose speed is whose."""
+    for thread in threading.enumerate():
+        for lane in range(lanes):
+            if thread.name == f"octavo cpu:{lane}" and thread.native_id:
+                os.sched_setaffinity(thread.native_id, {lane})
+
+
+def speed_of(cores: list[list[tuple[float, float]]], usual: float) -> Callable[[str, float], float]:
+    """How many times as long as usual a step takes on a core, by the loop that was timed there last."""
+    times = [[when for when, _ in core] for core in cores]
+
+    def speed(device: str, now: float) -> float:
+        core = int(device.rpartition(":")[2])
+        return cores[core][max(0, bisect_right(times[core], now) - 1)][1] / usual
+
+    return speed
+
+
 def table(folder: Path) -> None:
-    """Every load that was served beside what is simulated of it."""
+    """Every load that was served beside what is simulated of it, at the pace that the cores then had."""
     profiles = [read_latency(path) for path in sorted(folder.glob("latency-*.json"))]
-    head = ("load", "others' CPU", "forced switches /s", "steps, mean", "p95", *SHOWN)
+    usual = mean(seconds for core in json.loads((folder / "cores.json").read_text()) for _, seconds in core)
+    head = ("load", "others' CPU", "forced switches /s", "pace of the cores", "steps, mean", "p95", *SHOWN)
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     alone = True
     for number, load in enumerate(LOADS):
@@ -112,14 +157,15 @@ def table(folder: Path) -> None:
             continue
         with path.open(encoding="utf-8") as lines:
             real = list(from_lines(lines, str(path)))
-        run = next(record for record in real if isinstance(record, RunRecord))
-        found = validate(real, replay(real, profiles), load.name)
-        cells = " | ".join(f"{found[metric].error.value:+.1%}" for metric in SHOWN)
-        mean, slowest = pace(real, run, profiles)
         company = json.loads((folder / f"company-{number}.json").read_text())
+        run = next(record for record in real if isinstance(record, RunRecord))
+        found = validate(real, replay(real, profiles, speed=speed_of(company["cores"], usual)), load.name)
+        cells = " | ".join(f"{found[metric].error.value:+.1%}" for metric in SHOWN)
+        longer, slowest = pace(real, run, profiles)
         alone &= company["others"] < QUIET
-        about = f"{company['others']:.0%} | {company['forced_per_second']:.0f}"
-        print(f"| {load.name} | {about} | x{mean:.2f} | x{slowest:.2f} | {cells} |")
+        cores = " and ".join(f"x{mean(s for _, s in core) / usual:.2f}" for core in company["cores"])
+        about = f"{company['others']:.0%} | {company['forced_per_second']:.0f} | {cores}"
+        print(f"| {load.name} | {about} | x{longer:.2f} | x{slowest:.2f} | {cells} |")
     if not alone:
         print(
             f"\nThe machine was not alone (over {QUIET:.0%} of its processors were others'): these figures say nothing."
@@ -131,7 +177,7 @@ def main() -> None:
         case ["all", bundle, tasks, folder]:
             everything(Path(bundle), Path(tasks), Path(folder))
         case ["measure", bundle, tasks, folder]:
-            measure(Path(bundle), prompts=Path(tasks), queries=300, seconds=15.0, out=Path(folder))
+            calibrate(Path(bundle), Path(tasks), Path(folder))
         case ["serve", bundle, tasks, folder, number]:
             serve(Path(bundle), Path(tasks), Path(folder), int(number))
         case ["table", folder]:

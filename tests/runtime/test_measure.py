@@ -110,6 +110,8 @@ def test_a_measurement_writes_profiles_and_a_trace_that_can_be_read(bundle: Path
     assert decoder.kv_precision == "fp32"
     assert (out / f"latency-{slug(decoder.hardware)}-decoder.json").is_file()
     assert decoder.concurrent == len(set(found.trace[0].devices))  # type: ignore[union-attr]
+    for each in (decoder, judge):  # where lanes share the interpreter
+        assert (each.host is not None) == any(step.alone for step in each.steps)
     trace = list(from_lines((out / "trace.jsonl").read_text().splitlines()))
     assert summary(trace) == summary(found.trace)
     document = json.loads((out / "measure.json").read_text())
