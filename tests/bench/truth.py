@@ -1,10 +1,10 @@
 """Calibrates the simulator on one load of this machine's own engine, and predicts others: rates, lengths, policies.
 
 `python tests/bench/truth.py all BUNDLE TASKS FOLDER` does everything unattended and prints the table of
-docs/benchmarks/simulator.md, in some five minutes; `measure`, `serve ... NUMBER` for each of LOADS and `table FOLDER`
+docs/benchmarks/simulator.md, in some three minutes; `measure`, `serve ... NUMBER` for each of LOADS and `table FOLDER`
 are its pieces. The machine must be quiet: the table says which share of its processors others used during each load,
-how often the kernel took one away from the server, and how much longer, and how unevenly, steps took than when they
-were measured.
+how often the kernel took one away from the server, how much slower than in the calibration each core was (the
+simulation is told so), and how much longer, and how unevenly, steps took than when they were measured.
 """
 
 from __future__ import annotations

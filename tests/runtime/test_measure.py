@@ -29,7 +29,7 @@ def test_a_grid_stays_within_the_limits() -> None:
 def test_steps_of_every_kind_are_timed_and_nothing_is_left_behind(bundle: Path) -> None:
     with Octavo.load(bundle, devices=["cpu:0", "cpu:1"]) as octavo:
         cells = grid(32, 4, 2, 64)
-        times = time_steps(octavo.placed.lanes, octavo.loop.contents, "value", cells, 0.5, 0)
+        times = time_steps(octavo.placed.lanes, octavo.loop.contents, "value", cells, 2.0, 0)
         decoder, judge = times.step_times(judge=False), times.step_times(judge=True)
         assert any(step.decodes == 4 and not step.prefill_tokens for step in decoder)
         assert any(step.decodes and step.prefill_tokens for step in decoder)
