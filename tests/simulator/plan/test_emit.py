@@ -22,6 +22,8 @@ CHANGES = {
     "sharded": ["fleet.placement.0.tensor_parallel=2", "fleet.placement.0.replicas=3"],
     "together": ["fleet.placement.0.mode=co-located"],
     "growing": ["fleet.operations.autoscale={max: 4}"],
+    "clients": ["workload.arrivals={kind: closed_loop, clients: 12, think: 2}"],
+    "batch": ["workload.arrivals={kind: at_once}", "workload.queries=40"],
 }
 
 
@@ -89,6 +91,16 @@ def test_the_load_test_is_a_script(scenario: Scenario, tmp_path: Path) -> None:
     script = tmp_path / "load-test.sh"
     script.write_text(load_test(scenario))
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_clients_that_wait_and_batches_are_offered_as_they_are() -> None:
+    clients, batch = (load_test(load_scenario("single-box", overrides=CHANGES[name])) for name in ("clients", "batch"))
+    assert "--profile kind=concurrent,streams=12 " in clients
+    assert "--concurrency 12 " in clients
+    assert clients.count("clients of the plan think for 2 s") == 2
+    assert "--profile kind=throughput,max_concurrency=40 " in batch
+    assert "--concurrency 40 --request-count 40 " in batch
+    assert ">&2; exec" not in batch
 
 
 def test_bursts_are_replayed_as_they_were_planned_for(tmp_path: Path) -> None:
