@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from octavo.profiles.errors import ConfigError
+from octavo.profiles.problems import suggest
 from octavo.profiles.quantity import NUMBER
 
 try:
@@ -21,6 +22,8 @@ except ImportError:  # PyYAML without libyaml
     from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
 
 Data = dict[str, Any]
+UNSCALED = ("amortisation_years",)
+"""A price that is scaled is paid off in the same time."""
 _SCALED = re.compile(rf"\s*({NUMBER})(\s*[^\d\s-].*)?")
 
 
@@ -112,6 +115,11 @@ def _set(data: Any, key: str, value: Any, *, scaling: bool, origin: str) -> None
     here, parts = data, key.split(".")
     while True:
         step, parts = _next_key(here, parts, origin)
+        if scaling and isinstance(here, dict) and step not in here:
+            where = key.rpartition(".".join([step, *parts]))[0].rstrip(".")
+            raise ConfigError(
+                f"{origin}: {where or 'a scenario'} has no {step!r} to scale; {_meant(step, here, where)}"
+            )
         if not parts:
             break
         if isinstance(here, dict) and here.get(step) is None:
@@ -120,9 +128,21 @@ def _set(data: Any, key: str, value: Any, *, scaling: bool, origin: str) -> None
     if not scaling:
         here[step] = value
         return
-    if not isinstance(value, int | float) or (isinstance(here, dict) and step not in here):
-        raise ConfigError(f"{origin}: {key} must be there, and the factor a number")
+    if not isinstance(value, int | float):
+        raise ConfigError(f"{origin}: the factor must be a number, got {value!r}")
     here[step] = _scaled(here[step], value, origin)
+
+
+def _meant(step: str, here: Mapping[str, Any], where: str) -> str:
+    """The same key further below, or the nearest one here."""
+    below = next(_below(here, step), None)
+    return f"did you mean {where}.{below}?".replace("mean .", "mean ") if below else suggest(step, here)
+
+
+def _below(here: Mapping[str, Any], step: str) -> Iterator[str]:
+    for key, value in here.items():
+        if isinstance(value, dict):
+            yield from ([f"{key}.{step}"] if step in value else [f"{key}.{each}" for each in _below(value, step)])
 
 
 def _next_key(here: Any, parts: list[str], origin: str) -> tuple[Any, list[str]]:
@@ -147,7 +167,7 @@ def _scaled(value: Any, factor: float, origin: str) -> Any:
         case str() if found := _SCALED.fullmatch(value):
             return f"{float(found[1]) * factor!r}{found[2] or ''}"
         case dict():
-            return {key: _scaled(below, factor, origin) for key, below in value.items()}
+            return {key: v if key in UNSCALED else _scaled(v, factor, origin) for key, v in value.items()}
         case list():
             return [_scaled(below, factor, origin) for below in value]
     raise ConfigError(f"{origin}: {value!r} is no number to scale")

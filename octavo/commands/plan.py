@@ -39,6 +39,7 @@ def plan(
     ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Try so many rows in a batch; repeatable.", min=1)] = None,
     budget: Annotated[list[int] | None, typer.Option(help="Try so many tokens in a step; repeatable.", min=1)] = None,
+    most_devices: Annotated[int, typer.Option(help="No fleet has more devices.", min=1)] = 512,
     seeds: Annotated[int | None, typer.Option(help="How many runs decide; the scenario says otherwise.", min=1)] = None,
     queries: Annotated[
         int | None, typer.Option(help="Queries per run that decides; what a steady state takes by default.", min=1)
@@ -86,7 +87,7 @@ def plan(
     with terminal.stoppable() as stop, _kept(out, json, co2, stop), terminal.watching() as watch:
         found = find(
             loaded,
-            space=Space(**choices),
+            space=Space(**choices, most_devices=most_devices),
             seeds=list(range(seeds)) if seeds else None,
             queries=queries,
             what_if=what_if or [],

@@ -58,8 +58,12 @@ def _add(
 
 @app.command("check")
 def _check(kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = None) -> None:
-    """Check that every profile loads and every number has a source; exits with 2 when not."""
+    """Check that every profile loads and every number has a source; exits with 2 when not.
+
+    Prices that were looked up more than a year ago are named.
+    """
     from octavo.profiles import check_profiles
+    from octavo.profiles.age import old_prices
 
     problems = check_profiles(kind)
     for line in problems:
@@ -67,6 +71,8 @@ def _check(kind: Annotated[str | None, typer.Argument(help="Only this kind.")] =
     if problems:
         raise typer.Exit(2)
     terminal.say("every profile loads, and every number has a source")
+    for line in old_prices(kind):
+        terminal.note(line)
 
 
 @app.command("schema")

@@ -36,7 +36,8 @@ AMPLE = 4
 class Bracket:
     """Fewest, likely and ample replicas per placement; `refused` says why the shape cannot do at all.
 
-    `misses_by` is how many times a target even a lone query takes, where that is why.
+    `misses_by` is how many times a target even a lone query takes, or how many times the devices it takes where it is
+    `short` of them.
     """
 
     shape: Shape
@@ -45,6 +46,7 @@ class Bracket:
     high: tuple[int, ...] = ()
     refused: str | None = None
     misses_by: float = inf
+    short: bool = False
 
     @property
     def start(self) -> Point:
@@ -98,7 +100,12 @@ class Brackets:
         most = tuple(max(1, self.most_devices // self.scenario.devices_of(place)) for place in shape.placements)
         high = tuple(min(AMPLE * guess + 2, top) for (_, guess), top in zip(pairs, most, strict=True))
         if any(low > top for (low, _), top in zip(pairs, high, strict=True)):
-            return Bracket(shape, refused=f"more than {self.most_devices} devices would be needed to keep up")
+            least = sum(
+                low * self.scenario.devices_of(place) for (low, _), place in zip(pairs, shape.placements, strict=True)
+            )
+            names = ", ".join(dict.fromkeys(place.hardware for place in shape.placements))
+            why = f"to keep up takes at least {least} {names}, and there may be {self.most_devices} devices"
+            return Bracket(shape, refused=why, misses_by=least / self.most_devices, short=True)
         guesses = tuple(min(guess, top) for (_, guess), top in zip(pairs, high, strict=True))
         return Bracket(shape, tuple(low for low, _ in pairs), guesses, high)
 

@@ -339,10 +339,13 @@ def deciding(scenario: Scenario) -> int | None:
 
 def steady(scenario: Scenario) -> float:
     """Queries of a run that is long enough to come to a steady state, however high the traffic."""
+    return max(SHORT, SPANS * allowed(scenario) * (scenario.workload.rate or 0.0))
+
+
+def allowed(scenario: Scenario) -> float:
+    """The longest that a latency target lets a query take."""
     served = [each for each in (scenario.targets, spared(scenario.targets)) if each]
-    allowed = [t for each in served for t in (each.latency_p50, each.latency_p95, each.latency_p99) if t]
-    longest = max(allowed, default=0.0)
-    return max(SHORT, SPANS * longest * (scenario.workload.rate or 0.0))
+    return max((t for each in served for t in (each.latency_p50, each.latency_p95, each.latency_p99) if t), default=0.0)
 
 
 def _lasting(scenario: Scenario, queries: int | None) -> Scenario:

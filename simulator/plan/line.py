@@ -14,7 +14,7 @@ from octavo.simulator.plan.bracket import Bracket, Brackets
 from octavo.simulator.plan.cost import HOURS_PER_MONTH
 from octavo.simulator.plan.demand import demand
 from octavo.simulator.plan.fixed import fixed, searched
-from octavo.simulator.plan.lab import Lab, deciding
+from octavo.simulator.plan.lab import Lab, allowed, deciding, steady
 from octavo.simulator.plan.search import Search
 from octavo.simulator.plan.space import Space, furnished, shapes, who
 from octavo.simulator.plan.trials import Evaluation, Pool, spared
@@ -80,6 +80,10 @@ class Line:
         targets = self.scenario.targets
         return min(ran, key=lambda each: (each.worst(targets), -each.usd_per_hour), default=None)
 
+    def far(self) -> float:
+        """How far the closest is from the targets."""
+        return self.closest.worst(self.scenario.targets) if self.closest else inf
+
     @property
     def next_cheaper(self) -> Evaluation | None:
         """The dearest of the fleets that cost less and fail; preferably one of the same devices."""
@@ -118,9 +122,12 @@ class Line:
     def cheapest(self, targets: Targets) -> Evaluation | None:
         """The cheapest fleet under other targets, by sketches and what was simulated before."""
         targets = targets.model_copy(update=dict.fromkeys(fixed(self.scenario)))
-        lab = self.rough().on(self.scenario.model_copy(update={"targets": targets}))
+        scenario = self.scenario.model_copy(update={"targets": targets})
+        lab = self.rough().on(scenario)
+        alike = targets.n_minus_1 == self.scenario.targets.n_minus_1
+        brackets = self.brackets if alike else bracketed(scenario, self.space, self.lab.seeds[0])
         found = Search(
-            lab, targets, self.brackets, most_devices=self.space.most_devices, settles=False, thorough=False
+            lab, targets, brackets, most_devices=self.space.most_devices, settles=False, thorough=False
         ).run()
         spare = targets.n_minus_1 is not None
         known = [each for each in (found, *self.points) if each and each.meets(targets) and (each.down or not spare)]
@@ -130,13 +137,24 @@ class Line:
         """What stands against every fleet."""
         closest = self.closest
         if closest is None:
-            nearest = min(self.brackets, key=lambda each: each.misses_by, default=None)
+            # What more devices would mend goes before what none would.
+            nearest = min(self.brackets, key=lambda each: (not each.short, each.misses_by), default=None)
             if nearest is None or nearest.refused is None:
                 return "the space is empty"
             said = nearest.refused.splitlines()[0]
-            return said if nearest.misses_by == inf else f"the closest is {said}"
+            return said if nearest.misses_by == inf or nearest.short else f"the closest is {said}"
         fleet = words(closest, self.scenario)
-        return f"the closest is {fleet} at {closest.usd_per_hour:.2f} USD/h: {failure(closest, self.scenario.targets)}"
+        why = f"the closest is {fleet} at {closest.usd_per_hour:.2f} USD/h: {failure(closest, self.scenario.targets)}"
+        return why + (self._too_short() if closest.overloaded else "")
+
+    def _too_short(self) -> str:
+        """That runs are too short to tell a queue that grows from queries that take long, where they are."""
+        rate, longest, queries = self.scenario.workload.rate, allowed(self.scenario), self.lab.length
+        if rate is None or queries >= 2 * longest * rate:
+            return ""
+        enough = round(steady(self.scenario))
+        lasts = f"; but runs last {queries / rate:.3g} s where a query may take {longest:g} s"
+        return f"{lasts}; --queries {enough} would tell"
 
     def to_json(self) -> dict[str, Any]:
         shown = self.best or self.closest
@@ -152,6 +170,12 @@ class Line:
         }
 
 
+def bracketed(scenario: Scenario, space: Space, seed: int) -> list[Bracket]:
+    """Every shape of the space. `scenario` is furnished."""
+    asked = Brackets(scenario, demand(scenario, seed), space.most_devices)
+    return [asked.of(shape) for shape in shapes(scenario, space)]
+
+
 def planned_line(
     name: str,
     scenario: Scenario,
@@ -164,8 +188,7 @@ def planned_line(
 ) -> Line:
     """Search the space for one scenario. What is only compared with need not be looked at twice."""
     full = furnished(scenario, space)
-    asked = Brackets(full, demand(full, seeds[0]), space.most_devices)
-    found = [asked.of(shape) for shape in shapes(full, space)]
+    found = bracketed(full, space, seeds[0])
     light = not thorough and full.targets.accuracy is None  # else it may become the plan
     lab = Lab(full, pool, seeds, queries or deciding(full), light)
     try:

@@ -45,7 +45,10 @@ def plan(
     """
     check(scenario)
     space, chosen_seeds = space or Space(), tuple(scenario.seeds if seeds is None else seeds)
-    wanted, supposing = [(scenario.name, scenario), *_variants(scenario, space)], list(_supposing(scenario, what_if))
+    wanted, supposing = (
+        [(scenario.name, scenario), *_variants(scenario, space)],
+        list(_supposing(furnished(scenario, space), what_if)),
+    )
     done: list[Line] = []
     with pool or Pool(jobs) as pool, _kept(done):
 
@@ -57,9 +60,13 @@ def plan(
 
         done.extend(search(wanted))  # one by one
         own, beside = done[0], tuple(done[1:])
-        chosen = _chosen(own, beside, space)
+        allowed = _allowed(own, beside, space)
+        chosen = min((line for line in allowed if line.best), key=_usd, default=None)
         if chosen is None:
-            raise Infeasible(f"{scenario.name}: no fleet meets the targets; {own.why()}", own.closest, tuple(done))
+            nearest = min(allowed, key=Line.far)
+            beside_it = "" if nearest is own else f" {nearest.name}:"
+            why = f"{scenario.name}: no fleet meets the targets;{beside_it} {nearest.why()}"
+            raise Infeasible(why, nearest.closest, tuple(done))
         supposed = tuple(map(_supposed, what_if, search(supposing)))
         progress("questions", 0.0)
         chosen.look_at_next_cheaper()
@@ -101,12 +108,10 @@ def _variants(scenario: Scenario, space: Space) -> Iterator[tuple[str, Scenario]
         yield name, vary(scenario, {"ensemble": {"policy": facts, "samples_per_expert": samples}, "baselines": []})
 
 
-def _chosen(own: Line, beside: Sequence[Line], space: Space) -> Line | None:
-    """The scenario's own policy; the cheapest one where a target says how right answers must be."""
+def _allowed(own: Line, beside: Sequence[Line], space: Space) -> list[Line]:
+    """The scenario's own policy; all that are tried where a target says how right answers must be."""
     policies = beside[len(beside) - len(space.policies) :] if space.policies else ()
-    allowed = [own, *policies] if own.scenario.targets.accuracy is not None else [own]
-    found = [line for line in allowed if line.best is not None]
-    return min(found, key=_usd, default=None)
+    return [own, *policies] if own.scenario.targets.accuracy is not None else [own]
 
 
 def _usd(line: Line) -> float:
@@ -131,7 +136,11 @@ def _supposing(scenario: Scenario, what_if: Sequence[str]) -> Iterator[tuple[str
         changes = [change.strip() for change in text.split(";") if change.strip()]
         if not changes:
             raise ConfigError("what-if: give a change, such as workload.arrivals.rate*=3")
-        yield f"{WHAT_IF}{text}", override(scenario, changes).model_copy(update={"baselines": ()})
+        try:
+            supposed = override(scenario, changes)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("--set", "--what-if")) from None
+        yield f"{WHAT_IF}{text}", supposed.model_copy(update={"baselines": ()})
 
 
 def _supposed(text: str, line: Line) -> WhatIf:

@@ -83,11 +83,8 @@ def _carries(line: Line, best: Evaluation, factor: float) -> bool | None:
 
 def band(line: Line) -> tuple[float | None, float | None]:
     """The cost of enough of the same devices where all steps are faster, or slower, by the latency model's error."""
-    ends: list[float | None] = []
-    for factor in (1 / (1 + line.found.band), 1 + line.found.band):
-        other = slowed(line.scenario, factor)
-        ends.append(None if other is None else _recounted(line, other))
-    return ends[0], ends[1]
+    faster, slower = 1 / (1 + line.found.band), 1 + line.found.band
+    return _recounted(line, slowed(line.scenario, faster)), _recounted(line, slowed(line.scenario, slower))
 
 
 def _recounted(line: Line, other: Scenario) -> float | None:

@@ -154,7 +154,7 @@ def _layouts(scenario: Scenario, space: Space) -> Iterator[tuple[Placement, ...]
     own = tuple(place for place in scenario.fleet.placement if scenario.names_of(place))
     yield own
     tiers = dict.fromkeys(place.tier for place in own)
-    if space.together and "co-located" in space.modes and len(tiers) < len(own):
+    if space.together and {"co-located", "swapped"} & set(space.modes) and len(tiers) < len(own):
         groups = [[place for place in own if place.tier == tier] for tier in tiers]
         yield tuple(_merged(group) if len(group) > 1 else group[0] for group in groups)
 

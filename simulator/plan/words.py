@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from octavo.profiles.age import months_old, price_date
 from octavo.profiles.scenario import Service
 from octavo.simulator.plan.cost import HOURS_PER_MONTH
 from octavo.simulator.plan.line import Line, words
@@ -34,7 +35,8 @@ def _texts(plan: Plan, co2: bool) -> Iterator[str]:
     yield f"sure       {_interval(plan)}"
     if checked := plan.checked():
         yield f"checked    {checked}"
-    yield f"cheaper    {plan.next_cheaper() or 'no cheaper fleet can keep up or hold the models'}"
+    spare = " with any one device away" if targets.n_minus_1 else ""
+    yield f"cheaper    {plan.next_cheaper() or f'no cheaper fleet can keep up or hold the models{spare}'}"
     yield f"relax      {plan.relaxations[0] if plan.relaxations else 'to give up one target saves nothing'}"
     if targets.n_minus_1 is None:
         for text in plan.one_down:
@@ -74,6 +76,7 @@ def _bought(line: Line, co2: bool) -> Iterator[str]:
     best, targets = line.found, line.scenario.targets
     yield f"buy        {words(best, line.scenario)}"
     yield f"cost       {_cost(best)}"
+    yield f"prices     {_prices(line)}"
     yield f"energy     {best['joules_per_query']:,.0f} J/query{_carbon(best) if co2 else ''}"
     yield f"reaches    {_reached(best, targets) or 'no targets: the cheapest fleet that keeps up'}"
     yield from _with_one_away(line)
@@ -101,6 +104,19 @@ def _reached(best: Evaluation, targets: Service) -> str:
         limit = "at least" if name in AT_LEAST else "at most"
         found.append(f"{name} {estimate.value:.3g}{spread} ({limit} {wanted:g})")
     return "; ".join(found)
+
+
+def _prices(line: Line) -> str:
+    """How old they are."""
+    fleet = line.found.point.applied(line.scenario)
+    dates: dict[str | None, list[str]] = {}
+    for tier, name in fleet.devices():
+        dates.setdefault(price_date(fleet.hardware[name], fleet.fleet.tiers[tier].basis), []).append(name)
+    said = [
+        f"{', '.join(names)}: " + (f"of {date}, {months_old(date)} months old" if date else "the scenario's own")
+        for date, names in dates.items()
+    ]
+    return "; ".join(said)
 
 
 def _with_one_away(line: Line) -> Iterator[str]:

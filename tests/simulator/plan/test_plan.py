@@ -209,6 +209,17 @@ def test_what_is_emitted_loads_again(found: Plan, tmp_path: Path) -> None:
     assert "kind=poisson,rate=2" in script.read_text()
 
 
+def test_at_the_break_even_price_both_fleets_cost_the_same(found: Plan) -> None:
+    """What is said of a price is what the user's own simulations say at that price."""
+    its = found.beside[0]
+    ratio = its.found.usd_per_hour / found.best.usd_per_hour
+    assert f"the same if its fleet cost {100 * ratio:.3g}% of what it does" in found.break_even()[0]
+    (device,) = {place.hardware for place in found.best.point.shape.placements}
+    cheap, other = simulate(override(found.scenario, [f"hardware.{device}.price*={ratio}"])), simulate(its.planned())
+    assert cheap["usd_per_query"] == pytest.approx(other["usd_per_query"], rel=1e-3)  # egress apart
+    assert cheap["latency_p95"] == found.best["latency_p95"]
+
+
 def test_a_what_if_changes_only_what_it_says(found: Plan) -> None:
     assert override(small(), ["hardware.l4.price*=0.5"]).workload == small().workload
     assert found.what_if[0].changes == "hardware.l4.price*=0.5"

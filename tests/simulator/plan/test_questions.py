@@ -10,7 +10,7 @@ import pytest
 from octavo.profiles import ConfigError, load_scenario
 from octavo.profiles.scenario import Scenario
 from octavo.simulator import simulate
-from octavo.simulator.plan import Plan, Space, lines, plan, policies
+from octavo.simulator.plan import Infeasible, Plan, Space, lines, plan, policies
 from octavo.simulator.plan.lab import deciding
 
 SPACE = Space(hardware=("l4", "l40s"), tensor_parallel=(1,), most_devices=12)
@@ -53,6 +53,28 @@ def test_more_traffic_never_costs_less_within_the_sensitivity(found: Plan) -> No
             assert swing.more >= found.best.usd_per_hour - 1e-9
 
 
+def test_the_tornado_is_what_plans_at_those_values_cost() -> None:
+    """To one replica of the same devices, since it is sketched."""
+    alike = Space(hardware=("l40s",), tensor_parallel=(1,), modes=("dedicated",), most_devices=48)
+
+    def planned(rate: float, *, sensitive: bool = False) -> Plan:
+        asked = small(f"workload.arrivals.rate={rate} /s", "targets.latency_p95=4 s")
+        return plan(asked, space=alike, queries=400, jobs=1, sensitive=sensitive)
+
+    busy = planned(30, sensitive=True)
+    one = busy.best.usd_per_hour / busy.best.point.replicas[0]
+    traffic = next(swing for swing in busy.sensitivity if swing.name == "traffic")
+    for rate, said in ((24, traffic.less), (36, traffic.more)):
+        assert said is not None
+        assert abs(planned(rate).best.usd_per_hour - said) <= one + 1e-9
+
+
+def test_runs_too_short_to_tell_are_said_to_be() -> None:
+    alike = Space(hardware=("l40s",), tensor_parallel=(1,), modes=("dedicated",), most_devices=8)
+    with pytest.raises(Infeasible, match=r"runs last 2 s where a query may take 4 s; --queries 960 "):
+        plan(small("workload.arrivals.rate=30 /s", "targets.latency_p95=4 s"), space=alike, jobs=1)
+
+
 def test_the_longer_check_runs_on_seeds_that_decided_nothing(found: Plan) -> None:
     again = found.recheck
     assert again is not None
@@ -64,6 +86,17 @@ def test_the_longer_check_runs_on_seeds_that_decided_nothing(found: Plan) -> Non
 
 def test_what_fails_without_a_replica_is_said_of_every_placement(found: Plan) -> None:
     assert len(found.one_down) == len(found.best.point.shape.placements)
+
+
+def test_what_a_spare_costs_is_said() -> None:
+    """One device carries the traffic; the second is there for when one is away."""
+    asked = ("workload.arrivals.rate=0.5 /s", "targets={latency_p95: 10 s, n_minus_1: {latency_p95: 10 s}}")
+    lora = small("ensemble.adapters={kind: lora, rank: 16}", *asked)
+    spared = plan(lora, space=Space(hardware=("l4",), modes=("lora",), most_devices=8), jobs=1)
+    assert spared.scenario.devices() == {("cloud", "l4"): 2}
+    assert [each.target for each in spared.relaxations] == ["n_minus_1"]
+    assert spared.relaxations[0].saved == pytest.approx(spared.best.usd_per_hour / 2)
+    assert spared.next_cheaper() is None
 
 
 def test_the_strain_of_the_next_cheaper_fleet_is_named(found: Plan) -> None:
