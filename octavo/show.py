@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -208,8 +209,10 @@ def measurement(found: Measurement, out: Path, *, as_json: bool) -> None:
     latency = [r.latency * 1e3 for r in found.trace if isinstance(r, QueryRecord) and r.latency is not None]
     if len(latency) > 1:
         cuts = quantiles(latency, n=20)
-        served = f"served {len(latency)} queries at {found.rate:.3g}/s"
+        served = f"served {len(latency)} queries " + (f"at {found.rate:.3g}/s" if found.rate < inf else "at once")
         terminal.say(f"{served}: latency p50 {median(latency):.1f} ms, p95 {cuts[18]:.1f} ms")
+    if found.left_out:
+        terminal.say(f"left out {found.left_out} recorded queries: longer than the context")
     terminal.say(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} in {out}")
     _fallback(found.profiles[0].machine)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from math import inf
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -24,7 +25,7 @@ from octavo.runtime.local import Octavo
 from octavo.runtime.machine import machine
 from octavo.runtime.ort.providers import CPU
 from octavo.runtime.overheads import Calibration, Half, Halves, Overheads, Served, Share
-from octavo.runtime.replay import Arrival, poisson, serve_load
+from octavo.runtime.replay import Arrival, fitting, poisson, serve_load
 from octavo.runtime.steps import grid, time_alone, time_steps
 from octavo.runtime.tasks import read_tasks
 
@@ -49,18 +50,23 @@ class Energy:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Latency profiles, one for the decoders and one for the judge; the trace of the load that was served."""
+    """Latency profiles, one for the decoders and one for the judge; the trace of the load that was served.
+
+    `left_out` counts the recorded queries that were longer than the context.
+    """
 
     profiles: list[LatencyProfile]
     trace: list[Record]
     rate: float
     energy: Energy
+    left_out: int = 0
 
     def to_json(self) -> str:
         """The document that `octavo report` reads."""
         profiles = [json.loads(profile.model_dump_json()) for profile in self.profiles]
         energy = asdict(self.energy)
         document = {"kind": "measure", "rate": self.rate, "profiles": profiles, "energy": energy}
+        document |= {"left_out": self.left_out} if self.left_out else {}
         return json.dumps(document, indent=2) + "\n"
 
 
@@ -82,16 +88,17 @@ def measure(
     """Time prefill, decode and value steps over batch sizes and contexts, then serve a load and record it.
 
     The steps are timed for about `seconds`, on all devices at once and with the models of a device in turn, as the loop
-    runs them. The load is `arrivals`, or `queries` prompts of the task file `prompts` arriving at random, `rate` a
-    second (None: 0.3 of what the machine can do); without either, none is served. `load` goes to `Octavo.load`. With
-    `out`, a folder, it writes latency-HARDWARE-decoder.json and -judge.json in place of earlier ones, measure.json and
-    trace.jsonl.
+    runs them. The load is those `arrivals` that fit the context, or `queries` prompts of the task file `prompts`
+    arriving at random, `rate` a second (None: 0.3 of what the machine can do); without either, none is served. `load`
+    goes to `Octavo.load`. With `out`, a folder, it writes latency-HARDWARE-decoder.json and -judge.json in place of
+    earlier ones, measure.json and trace.jsonl.
 
     Raises ConfigError, BundleError or MachineError.
     """
     options: dict[str, Any] = {"seed": seed, "max_new_tokens": max_new_tokens, "policy": policy}
     texts = [task.prompt for task in read_tasks(prompts)] if prompts else []
     with Octavo.load(bundle, keep_records=True, **load) as octavo:
+        recorded = fitting(arrivals, octavo.placed.context) if arrivals else []
         progress("step times", 0.0)
         limits = next(iter(octavo.placed.lanes[0].engines.values())).limits
         cells = grid(octavo.placed.context, limits.max_rows, octavo.ensemble.samples_per_expert, limits.max_step_tokens)
@@ -112,14 +119,18 @@ def measure(
             progress("calibrating", 0.0)
             wanted = rate or calibration.rate(LOAD)
             calibration.serve(wanted)
-        coming = list(arrivals) if arrivals else poisson(texts, wanted, queries, seed) if texts else []
+        coming = recorded or (poisson(texts, wanted, queries, seed) if texts else [])
+        if len(recorded) > 1:
+            span = recorded[-1].at - recorded[0].at
+            wanted = (len(recorded) - 1) / span if span else inf
         trace = serve_load(octavo, coming, lambda share: progress("serving a load", share), **options) if coming else []
         if calibration:
             calibration.serve(wanted)
         beside = calibration.overheads() if calibration else Overheads()
         profiles = [_profile(octavo, judge, steps[judge], beside, watts) for judge in fits]
     each = None if watts is None else joules(steps, watts / len(lanes))
-    found = Measurement(profiles, trace, wanted, Energy(meter.source, meter.reason, idle, watts, each))
+    energy = Energy(meter.source, meter.reason, idle, watts, each)
+    found = Measurement(profiles, trace, wanted, energy, len(arrivals or ()) - len(recorded))
     if out is not None:
         _write(out, found)
     return found

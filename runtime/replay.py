@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from pathlib import Path
 from time import sleep, thread_time
 from typing import Any
 
@@ -46,30 +44,13 @@ def poisson(prompts: Sequence[str], rate: float, queries: int, seed: int = 0) ->
     return arrivals
 
 
-def read_mooncake(path: Path, *, speed: float = 1.0, queries: int | None = None) -> list[Arrival]:
-    """A recorded load, one JSON object a line: `timestamp` in milliseconds, `input_length`, `output_length`.
-
-    Raises ConfigError naming file and line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()[:queries]
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    arrivals = [_recorded(line, f"{path}:{number}", speed) for number, line in enumerate(lines, 1) if line.strip()]
-    if not arrivals:
-        raise ConfigError(f"{path}:1: no arrivals in it")
-    return arrivals
-
-
-def _recorded(line: str, where: str, speed: float) -> Arrival:
-    try:
-        row = json.loads(line)
-        at, prompt, answer = float(row["timestamp"]), int(row["input_length"]), int(row["output_length"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: not an arrival ({error}); it has timestamp, input_length, output_length") from None
-    if at < 0 or prompt < 1 or answer < 1:
-        raise ConfigError(f"{where}: timestamp must not be negative, lengths must be at least 1, got {line[:80]}")
-    return Arrival(at / 1000 / speed, None, prompt, answer)
+def fitting(arrivals: Sequence[Arrival], context: int) -> list[Arrival]:
+    """The arrivals whose prompt and answer fit the context. Raises ConfigError where none does."""
+    found = [each for each in arrivals if each.prompt_tokens + (each.answer_tokens or 0) <= context]
+    if not found:
+        least = min(each.prompt_tokens + (each.answer_tokens or 0) for each in arrivals)
+        raise ConfigError(f"replay: no query fits the context of {context} tokens; the shortest takes {least}")
+    return found
 
 
 def serve_load(
@@ -113,6 +94,5 @@ def serve_load(
 def _prepare(octavo: Octavo, arrival: Arrival, number: int, options: dict[str, Any]) -> Prepared:
     if arrival.prompt is not None:
         return octavo.prepare(arrival.prompt, number=number, **options)
-    room = octavo.placed.context - 1
-    tokens = np.random.default_rng(number).integers(3, octavo.vocabulary.size, min(arrival.prompt_tokens, room))
+    tokens = np.random.default_rng(number).integers(3, octavo.vocabulary.size, arrival.prompt_tokens)
     return octavo.prepare(tokens, number=number, ends=False, **options | {"max_new_tokens": arrival.answer_tokens})

@@ -21,6 +21,7 @@ from octavo.options import (
     Threads,
     several,
 )
+from octavo.profiles.errors import ConfigError
 
 
 def measure(
@@ -28,9 +29,12 @@ def measure(
     out: Annotated[Path, typer.Option(help="A folder for the latency profiles, the trace and measure.json.")],
     prompts: Annotated[Path | None, typer.Option(help="Serve a load of this task file's prompts.")] = None,
     trace: Annotated[
-        Path | None, typer.Option("--replay", help="Serve this load, recorded in Mooncake's form.")
+        Path | None,
+        typer.Option("--replay", help="Serve a recorded load: Mooncake's JSONL, Azure's or BurstGPT's CSV."),
     ] = None,
-    rate: Annotated[float | None, typer.Option(help="Queries a second; 0.3 of capacity by default.", min=0.0)] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Queries a second; by default 0.3 of capacity, or a recording's own.", min=0.0)
+    ] = None,
     queries: Annotated[int, typer.Option(help="How many.", min=1)] = 600,
     seconds: Annotated[float, typer.Option(help="How long to time steps.", min=0.1)] = 20.0,
     policy: Annotated[str | None, typer.Option(help="The bundle's own by default.")] = None,
@@ -49,10 +53,12 @@ def measure(
 
     Writes latency profiles that the simulator reads, and the trace that `octavo simulate --replay` compares with.
     """
+    from octavo.loads import read_load
     from octavo.runtime.measure import measure
-    from octavo.runtime.replay import read_mooncake
 
-    arrivals = read_mooncake(trace, queries=queries) if trace else None
+    if prompts and trace:
+        raise ConfigError("measure: --prompts and --replay are two loads; give one")
+    arrivals = read_load(trace, queries=queries, rate=rate) if trace else None
     with terminal.watching() as watch:
         found = measure(
             bundle,

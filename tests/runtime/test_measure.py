@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from octavo.loads import read_load
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.latency import StepTime, read_latency
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, RunRecord, from_lines
 from octavo.runtime.local import Octavo
 from octavo.runtime.measure import fitted, joules, measure, slug, summary
-from octavo.runtime.replay import Arrival, poisson, read_mooncake, serve_load
+from octavo.runtime.replay import Arrival, fitting, poisson, serve_load
 from octavo.runtime.steps import grid, time_steps
 
 
@@ -64,32 +65,36 @@ def test_a_load_comes_at_its_times_and_its_trace_says_how_to_run_it_again(bundle
     assert summary(records)["queries"] == 8
 
 
-def test_a_recorded_load_is_served_with_its_lengths(bundle: Path, tmp_path: Path) -> None:
-    path = tmp_path / "load.jsonl"
-    rows = [{"timestamp": 20 * i, "input_length": 5 + i, "output_length": 4, "hash_ids": [1]} for i in range(4)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with Octavo.load(bundle, keep_records=True) as octavo:
-        trace = serve_load(octavo, read_mooncake(path, speed=2.0))
-    queries = [record for record in trace if isinstance(record, QueryRecord)]
+def test_a_recorded_load_is_served_with_its_lengths_at_its_times_or_faster(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "load.csv"
+    rows = [f"2023-11-16 18:15:{46 + i}.5000000,{5 + i},4" for i in range(4)]
+    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, "2023-11-16 18:16:00.5,900,4"]))
+    assert [each.at for each in read_load(path, queries=3, rate=None)] == [0, 1, 2]
+    arrivals = read_load(path, queries=9, rate=40.0)
+    with pytest.raises(ConfigError, match="no query fits the context of 8 tokens; the shortest takes 9"):
+        fitting(arrivals, 8)
+    found = measure(bundle, arrivals=arrivals, seconds=0.2, context=40)
+    queries = [record for record in found.trace if isinstance(record, QueryRecord)]
     assert [query.prompt_tokens for query in queries] == [5, 6, 7, 8]
-    written = {r.new_tokens for r in trace if isinstance(r, InferenceRecord) and not r.judge}
-    assert written == {4}
+    assert (found.left_out, json.loads(found.to_json())["left_out"]) == (1, 1)
+    assert found.rate == pytest.approx(40 * 14 / 4 / 1)
+    assert {r.new_tokens for r in found.trace if isinstance(r, InferenceRecord) and not r.judge} == {4}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r":1: no arrivals"),
-        ('{"timestamp": 0}\n', r":1: not an arrival"),
-        ("x\n", r":1: not an arrival"),
-        ('{"timestamp": 0, "input_length": 0, "output_length": 1}\n', r":1: timestamp must not be negative"),
+        ("", "no records"),
+        ('{"timestamp": 0}\n', "record 1: not mooncake"),
+        ('{"timestamp": 0, "input_length": -3, "output_length": 1}\n', "record 1: times and lengths must not"),
+        ("TIMESTAMP,ContextTokens\n2023-11-16 18:15:46,3\n", "record 1: not azure"),
     ],
 )
-def test_a_load_that_is_wrong_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "load.jsonl"
+def test_a_load_that_is_wrong_is_refused_with_its_record(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "load"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        read_mooncake(path)
+        read_load(path, queries=9, rate=None)
 
 
 def test_random_arrivals_are_those_of_the_seed() -> None:

@@ -110,7 +110,7 @@ static void attend(const Attend& p) {
       stand(p.keys + key * p.dim, least(NARROW, keys - key), p.dim, panel);
       for (size_t i = 0; i < m; i += TALL)
         rows<Single, NARROW / LANES>(least(TALL, m - i), &turn[i * p.dim], p.dim, panel, p.dim,
-                                     &scores[i * wide + key], wide, false, {nullptr, 0});
+                                     &scores[i * wide + key], wide, false, {});
     }
     for (size_t i = 0; i < m; i += TALL) {
       size_t some = least(TALL, m - i), last = p.past + t + (i + some - 1) / p.heads + 1;
@@ -126,10 +126,10 @@ static void attend(const Attend& p) {
       size_t d = 0;
       for (; d + WIDTH <= p.dim; d += WIDTH)
         rows<Single, WIDE>(some, &scores[i * wide + from], wide, values + d, last - from, &mixed[i * p.dim + d], p.dim,
-                           false, {nullptr, 0}, p.dim);
+                           false, {}, p.dim);
       for (; d < p.dim; d += LANES)
         rows<Single, 1>(some, &scores[i * wide + from], wide, values + d, last - from, &mixed[i * p.dim + d], p.dim,
-                        false, {nullptr, 0}, p.dim);
+                        false, {}, p.dim);
       for (size_t j = i; j < i + some; j++) {
         float* to = p.out + (t + j / p.heads) * p.q_stride + j % p.heads * p.dim;
         for (size_t e = 0; e < p.dim; e++) to[e] = mixed[j * p.dim + e] / total[j - i];

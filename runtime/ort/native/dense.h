@@ -27,10 +27,10 @@ struct Half {  // a pair of elements in each 32 bits: widening is a shift and a 
   }
 };
 
-// What a tile asks memory for while it computes: `lines` lines of 64 bytes from `next` on, with every step of k.
+// What a tile asks memory for while it computes: `lines` lines with every step of k, from `next` on, `step` bytes apart.
 struct Ahead {
-  const char* next;
-  int lines;
+  const char* next = nullptr;
+  int lines = 0, step = 0;
 };
 
 // W vectors of M rows.
@@ -41,7 +41,7 @@ static inline void tile(const float* a, size_t lda, const typename Form::Stored*
   for (int i = 0; i < M; i++)
     for (int j = 0; j < W; j++) sum[i][j] = more ? (V) * (const Unaligned*)(c + i * ldc + j * LANES) : V{};
   for (size_t k = 0; k < depth; k++, b += stride) {
-    for (int line = 0; line < ahead.lines; line++, ahead.next += 64) __builtin_prefetch(ahead.next, 0, 2);
+    for (int line = 0; line < ahead.lines; line++, ahead.next += ahead.step) __builtin_prefetch(ahead.next, 0, 2);
     V w[W];
     Form::template load<W>(b, w);
     for (int i = 0; i < M; i++) {
@@ -70,14 +70,14 @@ template <class Form, int W>
 static void panel(const Dense& p, const typename Form::Stored* b, float* c, size_t ldc) {
   constexpr size_t STRIDE = W * LANES;
   size_t tiles = (p.m + TALL - 1) / TALL, step = tiles == 1 ? p.k : DEPTH;
-  int wanted = STRIDE * sizeof(*b) / 64, lines = (wanted + tiles - 1) / tiles;
+  size_t bytes = STRIDE * sizeof(*b), share = bytes < tiles ? 1 : bytes / tiles;  // of a step of k, each tile asks its part
+  int lines = (share + 63) / 64;
   for (size_t k = 0; k < p.k; k += step, b += step * STRIDE) {
     size_t depth = k + step < p.k ? step : p.k - k;
-    const char* next = (const char*)b + (tiles == 1 ? AHEAD : depth * STRIDE * sizeof(*b));
+    const char* next = (const char*)b + (tiles == 1 ? AHEAD : depth * bytes);
     for (size_t t = 0; t < tiles; t++) {
       size_t i = p.m * t / tiles, m = p.m * (t + 1) / tiles - i;
-      bool asks = t * lines < (size_t)wanted;
-      Ahead ahead{next + t * lines * 64 * depth, asks ? lines : 0};
+      Ahead ahead{next + t * share * depth, t * share < bytes ? lines : 0, (int)share / lines};
       rows<Form, W>(m, p.rows + i * p.k + k, p.k, b, depth, c + i * ldc, ldc, k > 0, ahead);
     }
   }
@@ -106,7 +106,7 @@ template <int M>
 static inline void added(const Addition& p, size_t row, const float* low, size_t wide, const float* b, size_t start) {
   size_t columns = p.n - start < WIDTH ? p.n - start : WIDTH;
   float sum[M * WIDTH];
-  tile<Single, WIDE, M>(low, wide, b, p.depth, sum, WIDTH, false, {nullptr, 0});
+  tile<Single, WIDE, M>(low, wide, b, p.depth, sum, WIDTH, false, {});
   for (int i = 0; i < M; i++) {
     const float* there = p.there[row + i] + start;
     float* out = p.out[row + i] + start;

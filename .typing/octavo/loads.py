@@ -1,0 +1,1 @@
+../../octavo/loads.py
