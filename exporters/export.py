@@ -285,8 +285,6 @@ class _Export:
         folder = self.workshop.folder / member.folder
         folder.mkdir()
         copy_companions(member.checkpoint, folder, tokenizer=self.tokenizer_of(group))
-        if group.head == "score" and self.rereading and self.rereading.tokenizer:
-            (folder / TOKENIZER_NAME).write_bytes(self.rereading.tokenizer)
         hashed = write_weights(folder / OWN, group.weights, group.layout, OWN, member.checkpoint)
         self.workshop.hashes[f"{member.folder}/{OWN}"] = hashed
         for graph in group.graphs:
@@ -304,7 +302,7 @@ class _Export:
     def tokenizer_of(self, group: Group) -> bytes | None:
         """The tokenizer file to write in place of a model's own; None: none."""
         own = self.rereading is not None and self.rereading.reads != "tokens" and group.head == "score"
-        return self.rereading.tokenizer if own and self.rereading else self.tokenizer
+        return None if own else self.tokenizer
 
     def verified(self, group: Group, member: Member, weights: list[Weights]) -> list[Weights]:
         """The weights with their parity, if it is asked for. Raises GateError."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from octavo.exporters.checkpoint import Checkpoint
 from octavo.exporters.journal import forget
-from octavo.exporters.vocabulary import TOKENIZER_NAME
+from octavo.exporters.vocabulary import TOKENIZER_NAME, converted
 from octavo.profiles.errors import ConfigError, MachineError
 from octavo.profiles.manifest import MANIFEST_NAME, FileEntry, Manifest, sha256_of
 
@@ -77,13 +77,16 @@ def copy_companions(
 ) -> None:
     """Copy config and tokenizer files, never as links, and write a generation config where there is none.
 
-    An adapter's folder may have a tokenizer of its own; its base has the rest. `tokenizer` is written in its place.
+    An adapter's folder may have a tokenizer of its own; its base has the rest. `tokenizer` is written in its place. A
+    tokenizer that is there in an older form is written in the newer one.
     """
     for name in COPIED:
         source = companion(name, checkpoint, adapter)
         if source is not None:
             common = tokenizer if name == TOKENIZER_NAME else None
             (folder / name).write_bytes(source.read_bytes() if common is None else common)
+    if not (folder / TOKENIZER_NAME).exists() and (made := converted(checkpoint.base or checkpoint.folder)):
+        (folder / TOKENIZER_NAME).write_bytes(made)
     generation = folder / "generation_config.json"
     if not generation.exists():
         found = {key: checkpoint.config[key] for key in GENERATION_KEYS if checkpoint.config.get(key) is not None}

@@ -18,12 +18,11 @@ from octavo.profiles.manifest import READS, Reads
 
 @dataclass(frozen=True, slots=True)
 class Rereading:
-    """What the manifest says of it. `tokenizer` is the file to write where the checkpoint has it in an older form."""
+    """What the manifest says of it."""
 
     reads: Reads
     max_tokens: int | None = None
     pad_token_id: int | None = None
-    tokenizer: bytes | None = None
 
     def entry(self) -> dict[str, Any]:
         """The fields of the value model's entry."""
@@ -56,11 +55,10 @@ def rereading(group: Group, experts: Mapping[str, Path], wanted: Reads | None) -
         raise ConfigError(
             f"value_reads chat: {checkpoint.folder} has no chat template; put one into chat_template.jinja"
         )
-    tokenizer = None if path else converted(checkpoint.folder)
-    if path is None and tokenizer is None:
+    if path is None and converted(checkpoint.folder) is None:
         raise BundleError(f"{checkpoint.folder}: no {TOKENIZER_NAME}, and none can be made of what is there")
     most = longest(checkpoint) if kv is None else kv.max_length
-    return Rereading(reads, most, checkpoint.config.get("pad_token_id"), tokenizer)
+    return Rereading(reads, most, checkpoint.config.get("pad_token_id"))
 
 
 def _usual(checkpoint: Checkpoint, *, whole: bool) -> Reads:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 TOKENIZER_NAME = "tokenizer.json"
+OLDER = ("vocab.json", "vocab.txt", "tokenizer.model", "spm.model", "spiece.model", "sentencepiece.bpe.model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ def _plain(path: Path) -> bytes:
 
 
 def converted(folder: Path) -> bytes | None:
-    """The tokenizer that transformers makes of older files (`vocab.txt`, `spm.model`, ...); None where it cannot."""
+    """The tokenizer that transformers makes of older files; None where there are none, or it cannot."""
+    if not any((folder / name).is_file() for name in OLDER):
+        return None
     from transformers import AutoTokenizer
 
     try:

@@ -145,6 +145,18 @@ def test_padding_at_the_end_is_not_read_as_transformers_does_not(tmp_path: Path)
     assert [each.value for each in result.candidates] == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_tokenizer_in_an_older_form_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    judge = save_judge(tmp_path / "judge", "bert", pad_token_id=0)
+    for name in ("tokenizer.json", "special_tokens_map.json"):
+        (judge / name).unlink()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CHARACTERS.replace(" ", ""), "##a", "##b"]
+    (judge / "vocab.txt").write_text("\n".join(words))
+    (judge / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    result = asked(tmp_path, judge, "12 + 7:")
+    expected = original_scores(judge, [("12 + 7:", each.text) for each in result.candidates])
+    assert [each.value for each in result.candidates] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_way_of_reading_that_it_cannot_have_is_refused(tmp_path: Path) -> None:
     judge, expert = save_judge(tmp_path / "judge", "roberta"), save_model(tmp_path / "expert", 3)
     with pytest.raises(ConfigError, match=r"value_reads tokens: .* keeps no cache of them"):
