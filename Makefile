@@ -51,7 +51,7 @@ compile: $(INSTALLED)
 	$(COMPILE)
 
 plain:
-	rm -f runtime/core/*.so simulator/*.so simulator/latency/*.so .compiled.json
+	rm -f runtime/core/*.so simulator/*.so simulator/latency/*.so simulator/plan/*.so .compiled.json
 
 # Octavo's own products of matrices for x86-64 processors, which the runtime then uses; needs a C++ compiler.
 kernels: $(INSTALLED)
