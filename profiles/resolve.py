@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo.profiles.errors import ConfigError
+from octavo.profiles.files import absent, locate
 from octavo.profiles.find import named, read
 from octavo.profiles.read import Data, merge
 
@@ -20,9 +21,6 @@ REFERENCES: Mapping[str, tuple[str, ...]] = {
 
 ALWAYS = {"prices": ("us-average",)}
 """What a scenario refers to by leaving something out."""
-
-FILES = ("workload.arrivals.file", "outcomes.file")
-"""Where a scenario names files of its own, seen from its folder."""
 
 
 def expand(kind: str, value: object, folder: Path | None = None, chain: tuple[str, ...] = ()) -> Any:
@@ -44,12 +42,13 @@ def expand(kind: str, value: object, folder: Path | None = None, chain: tuple[st
 def fill(data: Data, origin: str, folder: Path | None) -> tuple[Data, list[str]]:
     """The data with its workload and its tables of profiles in place, and a line for each that could not be found."""
     filled, problems = _with_workload(data, origin, folder)
-    for place in FILES:
-        _locate(filled, place.split("."), folder)
-    if folder and str(filled.get("latency", "")).startswith("layers:"):
-        beside = folder / str(filled["latency"]).removeprefix("layers:")
-        filled["latency"] = f"layers:{beside.resolve()}" if beside.exists() else filled["latency"]
+    locate(filled, folder)
     variants = [("", filled), *_varied(filled)]
+    lacking: dict[str, str] = {}  # what the scenario lacks, its baselines mostly lack too
+    for prefix, each in variants:
+        for line in absent(each):
+            lacking.setdefault(line, prefix)
+    problems += [f"{origin}: {prefix}{line}" for line, prefix in lacking.items()]
     for kind, places in REFERENCES.items():
         if isinstance(filled.get(kind, {}), dict):
             wanted = [(prefix + place, name) for prefix, each in variants for place, name in references(each, places)]
@@ -113,18 +112,6 @@ def _with_workload(data: Data, origin: str, folder: Path | None) -> tuple[Data, 
     if isinstance(workload, dict):
         workload = {"name": data.get("name", "workload"), **workload}
     return {**data, "workload": workload}, []
-
-
-def _locate(data: Data, parts: list[str], folder: Path | None) -> None:
-    """A file that stands beside the scenario is named by its full path; the mappings on the way are copied first."""
-    for part in parts[:-1]:
-        if not isinstance(data.get(part), dict):
-            return
-        data[part] = dict(data[part])
-        data = data[part]
-    name = data.get(parts[-1])
-    if folder and isinstance(name, str) and (folder / name).exists():
-        data[parts[-1]] = str((folder / name).resolve())
 
 
 def opened(data: Data, key: str, folder: Path | None) -> Data:

@@ -33,6 +33,9 @@ class Engine(Entry):
     memory_utilization: Share = 0.9
     prefix_caching: bool = True
     chunked_prefill: bool = True
+    schedule: Literal["mixed", "prefill_first"] = Field(
+        default="mixed", description="prompts beside decodes, as vLLM V1; or all prompts before decodes, as SGLang"
+    )
     step_overhead: Seconds = Field(default=0.0, description="of the host per step, above the hardware's")
     request_overhead: Seconds = Field(default=0.0, description="of the host per inference")
 

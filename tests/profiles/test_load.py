@@ -183,6 +183,30 @@ def test_a_latency_that_is_not_known_is_told_what_is() -> None:
         load_scenario("single-box", ["latency=exact"])
 
 
+@pytest.mark.parametrize(
+    ("latency", "why"),
+    [
+        ("fit:serverz", "no such fit; did you mean 'servers'? allowed: servers, servers-2023"),
+        ("fit:servers:trtlm", "servers has no such framework; did you mean 'trtllm'? allowed: sglang, trtllm, vllm"),
+        ("fit:silicon", "it needs coefficients and an error; allowed: servers, servers-2023"),
+        ("layers:nowhere", "no such folder; layers:FOLDER is a folder with measured tables of layers"),
+        ("table:nowhere.json", "no such file or profile; `octavo measure` writes one; allowed: nothing"),
+    ],
+)
+def test_step_times_and_files_that_are_not_there_are_errors_among_the_others(
+    latency: str, why: str, own_profiles: Path
+) -> None:
+    wrong = [f"latency={latency}", "workload.arrivals={kind: trace, file: nowhere.jsonl}", "engine.max_num_seqs=0"]
+    with pytest.raises(ConfigError) as raised:
+        load_scenario("single-box", [*wrong, "baselines=[{name: other, change: {latency: 'fit:none'}}]"])
+    assert str(raised.value).splitlines() == [
+        "single-box: workload.arrivals.file: 'nowhere.jsonl' -> no such file",
+        f"single-box: latency: '{latency}' -> {why}",
+        "single-box: baselines.other.latency: 'fit:none' -> no such fit; allowed: servers, servers-2023",
+        "single-box: engine.max_num_seqs: 0 -> input should be greater than 0",
+    ]
+
+
 def test_a_workload_that_is_not_there_is_one_error_and_hides_no_other() -> None:
     wrong = ["workload={from: chatt, arrivals: {kind: poisson, rate: 0}}", "engine.max_num_seqs=many"]
     with pytest.raises(ConfigError) as raised:
