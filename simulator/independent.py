@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from itertools import islice
 from math import inf
+from operator import itemgetter
 
 from octavo.profiles.policy import BestOfN, EnsemblePolicy, Majority, MeanLogprob, SinglePolicy, WeightedVote
 from octavo.profiles.scenario import Scenario
@@ -53,7 +54,7 @@ class Independent(World):
     def set_up(self) -> None:
         self._coming: list[tuple[float, int, Query, QueryRecord]] = []
         self._mail: dict[Device, deque[tuple[float, Lane, list[Inference], bool]]] = {d: deque() for d in self.devices}
-        self._ended: list[tuple[float, int, Leap]] = []
+        self._ended: list[tuple[float, Leap]] = []
 
     @property
     def now(self) -> float:
@@ -93,7 +94,7 @@ class Independent(World):
         berth = station.pick(group)
         if berth is None:
             self.time, before = there, self.time
-            self._lose(group, station.lack)
+            self._lose(group, station.obstacle(group))
             self.time = before
             return
         for inference in group:
@@ -124,7 +125,7 @@ class Independent(World):
                     return moved
                 leap = device.finish()
                 if leap is not None and (leap.admitted or leap.began or leap.stopped or leap.step.preempted):
-                    self._ended.append((now, len(self._ended), leap))
+                    self._ended.append((now, leap))
             moved = True
             while mail and mail[0][0] <= now:
                 _, lane, group, arrival = mail.popleft()
@@ -134,7 +135,7 @@ class Independent(World):
 
     def _hear_all(self) -> None:
         """Tell the council what ended, in order of time. Judges begin where it wants them to."""
-        for now, _, leap in sorted(self._ended):
+        for now, leap in sorted(self._ended, key=itemgetter(0)):
             self.time = now
             self._note(leap)
             if leap.stopped:

@@ -79,7 +79,7 @@ class Lane:
     def book(self, leap: Leap) -> None:
         """Commit a leap, and note in it the jobs that stopped, in the order of the step, and those that began."""
         step, repeats, scheduler = leap.step, leap.repeats, self.scheduler
-        clock = leap.clock = scheduler.clock + repeats
+        clock = leap.clock = scheduler.clock + repeats * step.ticks
         stopped = leap.stopped = self._due(clock, step)
         if step.chunks:
             leap.began = [job for chunk in step.chunks if chunk.completes for job in chunk.prompt.jobs]

@@ -294,7 +294,10 @@ def _result(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Ke
     first = runs[0]
     if not any(one.sample.numbers["utilisation"] for one in runs) and not any(one.operations for one in runs):
         reason = next(iter(first.reasons.values()))
-        room = "engine.kv_blocks, memory_utilization, chunked_prefill and fleet.placement make the room there is"
+        room = (
+            "engine.kv_blocks, memory_utilization and fleet.placement make the room in memory, "
+            "max_num_batched_tokens and chunked_prefill that of a step"
+        )
         raise ConfigError(f"{name}: no query could run at all: {reason}; {room}")
     samples = [one.sample for one in runs]
     return Result(
@@ -321,6 +324,9 @@ def mean_devices(runs: list[Kept]) -> dict[tuple[str, str], float]:
 
 def _notes(scenario: Scenario, runs: list[Kept]) -> tuple[str, ...]:
     notes = []
+    deadline = scenario.ensemble.deadline
+    if deadline is not None and not any(one.sample.numbers["availability"] for one in runs):
+        notes.append(f"INFEASIBLE: no query is answered within its deadline of {deadline:g} s (ensemble.deadline)")
     for what in ("rejected", "failed"):
         count = sum(one.outcomes.get(what, 0) for one in runs)
         reasons = [one.reasons[what] for one in runs if what in one.reasons]

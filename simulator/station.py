@@ -37,10 +37,11 @@ class Station:
         """Whether any berth, open or not, could ever hold a group that shares a prompt."""
         return any(berth.lane.takes(group[0]) for berth in self.berths)
 
-    @property
-    def lack(self) -> str:
-        """Why no berth can ever hold a group."""
-        return "it does not fit the memory of any device" if self.berths else f"no device has {self.model}"
+    def obstacle(self, group: Sequence[Inference]) -> str:
+        """Why no berth could ever hold a group."""
+        if not self.berths:
+            return f"no device has {self.model}"
+        return f"on no device: {self.berths[0].lane.scheduler.obstacle(group[0])}"
 
     def pick(self, group: Sequence[Inference]) -> Berth | None:
         """The open berth for a group; None when there is none that could hold it."""

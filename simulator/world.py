@@ -264,7 +264,7 @@ class World:
             if station.holds(group):
                 station.waiting.append((group, arrival))
             else:
-                self._lose(group, station.lack)
+                self._lose(group, station.obstacle(group))
             return
         for inference in group:
             run = self._runs[inference]

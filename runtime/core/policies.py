@@ -145,7 +145,8 @@ class Tally:
         needed = min(self.ensemble.min_candidates, len(self.candidates) + self.lost + self.out)
         if len(candidates) < max(needed, 1):
             lost = f"{self.lost} were lost{self.why}"
-            raise NoAnswer(f"{len(candidates)} candidates arrived, {max(needed, 1)} are needed ({lost})")
+            when = " by the deadline" if self.expired else ""
+            raise NoAnswer(f"{len(candidates)} candidates arrived{when}, {max(needed, 1)} are needed ({lost})")
 
 
 def demand(policy: str, **settings: tuple[object, tuple[str, ...] | int]) -> None:

@@ -1,4 +1,4 @@
-"""The scheduler: what one model's batch on one device does next, by vLLM V1's rules.
+"""The scheduler: what one model's batch on one device does next, by vLLM V1's rules or, prompts first, by SGLang's.
 
 Running rows first, then the prompts under way, then waiting ones first come first served, all within one budget of
 tokens per step; a prompt is admitted only when its whole input fits; when decodes need blocks that are not there, the
@@ -6,7 +6,8 @@ newest is preempted and computed again later, finding what is left of its own bl
 
 `next_step()` proposes and changes nothing, somebody runs the step, `commit()` books it. A step of decodes alone may
 repeat: nothing changes until a row stops or someone arrives, so a simulator commits many repeats at once. All rows
-advance together, so a row's length is a difference of clocks and a commit costs what changed, not what runs.
+advance together, so a row's length is a difference of clocks and a commit costs what changed, not what runs. Where
+prompts go first, whatever may be prefilled is prefilled while the decodes stand still, and the clock with them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Limits:
     `kv_blocks` is the KV cache in blocks of `block_tokens`. In paged memory (`paged`) the samples of a prompt share its
     full blocks, and a preempted job may find its own blocks again; in contiguous rows each sample holds a copy, cached
     prefixes are stored beside the rows, and a preempted row is lost. `hash_tokens` is the size of the chunks that
-    `Query.prefix` names. Unless `chunked`, a prompt is computed whole in one step, or waits.
+    `Query.prefix` names. Unless `chunked`, a prompt is computed whole in one step, or waits. With `prefill_first`,
+    prompts and decodes never share a step.
     """
 
     kv_blocks: int
@@ -38,6 +40,7 @@ class Limits:
     prefix_caching: bool = True
     hash_tokens: int = 512
     chunked: bool = True
+    prefill_first: bool = False
 
     def __post_init__(self) -> None:
         if self.max_step_tokens < self.max_rows:
@@ -52,11 +55,11 @@ class Prompt:
 
     __slots__ = ("computed", "held", "jobs", "key", "left_after", "own_blocks", "prefix", "reserved", "rows", "tokens")
 
-    def __init__(self, key: int, tokens: int, prefix: tuple[int, ...], left_after: int = 0) -> None:
+    def __init__(self, key: int, tokens: int, prefix: tuple[int, ...], left_after: int | None = None) -> None:
         self.key = key
         self.tokens = tokens
         self.prefix = prefix
-        self.left_after = left_after  # shared chunks before the run of blocks that it left behind when preempted
+        self.left_after = left_after  # preempted: shared chunks before the run of blocks that it left behind
         self.jobs: list[Job] = []  # those that wait for it; empty once it is computed
         self.computed = 0
         self.held: list[int] = []  # names of the shared chunks that it holds
@@ -66,7 +69,7 @@ class Prompt:
 
 
 class Job:
-    """An inference under way. `tokens_at(clock)` is what it has written; the clock counts the scheduler's steps."""
+    """An inference under way. `tokens_at(clock)` is what it has written; the clock counts the steps of its decodes."""
 
     __slots__ = ("inference", "joined_at", "key", "prompt", "written")
 
@@ -110,7 +113,8 @@ class Step:
 
     `decodes` rows read `context` tokens of KV in all (each row's own length, before the step) and write one token
     each; the first sampled token of a completed prompt comes out of its last chunk. `preempted` jobs lose their memory
-    before the step runs. `rows` are the decoding jobs, a live view that `commit` changes.
+    before the step runs. `rows` are the decoding jobs, a live view that `commit` changes; none where they stand still.
+    `ticks` is how far the clock goes in one repeat: not at all while decodes stand still.
     """
 
     decodes: Final[int]
@@ -120,6 +124,7 @@ class Step:
     rows: Final[KeysView[Job]]
     preempted: Final[tuple[Job, ...]]
     admitted: Final[int]
+    ticks: Final[int]
 
     def __init__(
         self,
@@ -130,6 +135,7 @@ class Step:
         rows: KeysView[Job],
         preempted: tuple[Job, ...] = (),
         admitted: int = 0,
+        ticks: int = 1,
     ) -> None:
         self.decodes = decodes
         self.context = context
@@ -138,6 +144,7 @@ class Step:
         self.rows = rows
         self.preempted = preempted
         self.admitted = admitted
+        self.ticks = ticks
 
     @property
     def prefill_tokens(self) -> int:
@@ -146,6 +153,9 @@ class Step:
     @property
     def tokens(self) -> int:
         return self.decodes + self.prefill_tokens
+
+
+NOBODY: Final[KeysView[Job]] = dict[Job, None]().keys()
 
 
 class Scheduler:
@@ -183,6 +193,17 @@ class Scheduler:
         whole = self.limits.chunked or longest <= self.limits.max_step_tokens
         return rows <= self.limits.max_rows and most <= kv.capacity and whole
 
+    def obstacle(self, inference: Inference) -> str:
+        """Why an inference that does not fit can never run here."""
+        limits, prompt, new = self.limits, inference.prompt_tokens, inference.budget
+        if not limits.chunked and prompt + new > limits.max_step_tokens:
+            return (
+                f"{prompt} prompt and {new} new tokens are more than a step takes ({limits.max_step_tokens}), and "
+                "without chunked prefill a prompt is computed in one step, after a preemption with what was written"
+            )
+        room = f"{limits.kv_blocks} KV blocks of {limits.block_tokens} tokens"
+        return f"{prompt} prompt and {new} new tokens do not fit {room}"
+
     def submit(self, inferences: Sequence[Inference]) -> None:
         """Queue inferences that share one prompt (the samples of one query); it is prefilled once for all of them.
 
@@ -193,10 +214,7 @@ class Scheduler:
         while most and not self.fits(first, most):
             most -= 1
         if not most:
-            raise ValueError(
-                f"query {first.query.id}: {first.prompt_tokens} prompt and {first.budget} new tokens do not fit "
-                f"{self.kv.capacity} KV blocks of {self.kv.block_tokens} tokens"
-            )
+            raise ValueError(f"query {first.query.id}: {self.obstacle(first)}")
         if most == len(inferences):
             self._queue(inferences)
             return
@@ -223,6 +241,8 @@ class Scheduler:
 
     def next_step(self) -> Step | None:
         """The next forward pass, or None when nothing can run. Changes nothing."""
+        if self.limits.prefill_first and self.decoding and (step := self._prompts_alone()):
+            return step
         kv = self.kv
         demand = kv.demand(self.clock)
         if demand > kv.free:
@@ -233,6 +253,14 @@ class Scheduler:
             return None
         repeats = 1 if chunks else kv.steps_within(self.clock, kv.free)
         return Step(len(self.decoding), self.context, tuple(chunks), repeats, self._rows, (), admitted)
+
+    def _prompts_alone(self) -> Step | None:
+        """A step of whatever may be prefilled now, while the decodes stand still; room for their next one is kept."""
+        kv = self.kv
+        chunks, budget = self._continue_prompts(self.limits.max_step_tokens)
+        free = kv.free - kv.demand(self.clock)
+        admitted = self._admissible(chunks, budget, free) if self.waiting else 0
+        return Step(0, 0, tuple(chunks), 1, NOBODY, (), admitted, 0) if chunks else None
 
     def _step_after_preemption(self) -> Step:
         """Give up the newest until the rest can go on; nobody is admitted in such a step."""
@@ -305,9 +333,9 @@ class Scheduler:
         names = prompt.prefix[: (prompt.tokens - 1) // kv.hash_tokens]
         hits, in_use = kv.cached_chunks(names) if names else (0, 0)
         tokens = hits * kv.hash_tokens
-        left = kv.remembered(prompt.key)
-        if left and hits >= prompt.left_after:
-            behind = prompt.left_after * kv.hash_tokens
+        left_after = prompt.left_after
+        if left_after is not None and hits >= left_after and (left := kv.remembered(prompt.key)):
+            behind = left_after * kv.hash_tokens
             whole = (prompt.tokens - 1 - behind) // kv.block_tokens
             tokens = max(tokens, behind + min(left, whole) * kv.block_tokens)
         return min(tokens, prompt.tokens - 1), in_use * self._chunk_blocks
@@ -327,7 +355,7 @@ class Scheduler:
             self.kv.take(self.kv.demand(self.clock, repeats))
         for chunk in arrivals:
             self._admit(chunk.prompt)
-        self.clock += repeats
+        self.clock += repeats * step.ticks
         self.context += step.decodes * repeats
         for chunk in step.chunks:
             self._compute(chunk)
@@ -365,7 +393,7 @@ class Scheduler:
             prompt.held.append(name)
         prompt.reserved = self._reservation(prompt.tokens, len(prompt.jobs), len(prompt.prefix))
         needed = prompt.reserved - len(prompt.held) * self._chunk_blocks
-        found = kv.recall(prompt.key)
+        found = 0 if prompt.left_after is None else kv.recall(prompt.key)
         prompt.own_blocks = min(found, needed)
         kv.give(found - prompt.own_blocks)
 
@@ -433,7 +461,7 @@ class Scheduler:
         self.prefilling.remove(prompt)
         self._prompt_rows -= len(prompt.jobs)
         prompt.left_after = len(prompt.held)
-        behind = prompt.left_after * self._chunk_blocks
+        behind = len(prompt.held) * self._chunk_blocks
         kept = prompt.computed // self.kv.block_tokens - behind if self.limits.paged else 0
         self.kv.give(prompt.own_blocks - kept)
         prompt.own_blocks = kept

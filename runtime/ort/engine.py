@@ -79,7 +79,7 @@ class ExpertEngine:
     def run(self, step: Step) -> list[Ended]:
         for job in step.preempted:
             self._preempt(job)
-        ended = self._decode(step) if self._rows.count else []
+        ended = self._decode(step) if step.decodes else []
         return ended + self._prefill(step) if step.chunks else ended
 
     def withdraw(self, job: Job) -> None:

@@ -75,6 +75,8 @@ def is_sketchable(scenario: Scenario) -> bool:
     moving = (operations.failures, operations.spot_preemption, operations.autoscale, operations.maintenance)
     if any(moving) or operations.outages or scenario.ensemble.deadline is not None:
         return False
+    if scenario.engine.schedule != "mixed":
+        return False
     return scenario.ensemble.policy.name in WHOLE and arrivals in ("poisson", "gamma", "weibull", "diurnal", "recorded")
 
 

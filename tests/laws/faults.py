@@ -190,7 +190,8 @@ class Schedule:
         self.ensemble = Ensemble(experts, samples, value, least, judge_tokens=2)
         contents = Contents(Decoder())
         limits = Limits(
-            rng.randint(24, 60), 4, rng.choice([4, 8]), rng.choice([16, 64]), rng.random() < 0.5, True, 8, True
+            *(rng.randint(24, 60), 4, rng.choice([4, 8]), rng.choice([16, 64]), rng.random() < 0.5, True, 8, True),
+            rng.random() < 0.3,
         )
         models = [*experts, "value"]
         self.engines = {

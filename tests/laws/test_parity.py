@@ -89,7 +89,7 @@ class PlainDriver:
 
     def end(self, lane: object, step: Step) -> None:
         scheduler = self.schedulers[lane]  # type: ignore[index]
-        after = scheduler.clock + 1
+        after = scheduler.clock + step.ticks
         rows = [job for job in step.rows if job not in step.preempted]
         stopped = [job for job in rows if job.tokens_at(after) == self.truth.length(job.inference)]
         firsts = [job for chunk in step.chunks if chunk.completes for job in chunk.prompt.jobs]

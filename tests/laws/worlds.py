@@ -112,6 +112,7 @@ def scenario(seed: int, policy: dict[str, Any] | None = None) -> Scenario:
             "max_num_seqs": rng.choice([4, 16, 256]),
             "max_num_batched_tokens": rng.choice([256, 2048]),
             "prefix_caching": rng.random() < 0.7,
+            "schedule": rng.choice(["mixed", "mixed", "prefill_first"]),
             "request_overhead": rng.choice([0.0, 0.003]),
         },
         "workload": {

@@ -51,7 +51,8 @@ def test_a_system_that_keeps_up_does_as_much_as_it_is_asked(calm: Result) -> Non
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ("engine.kv_blocks=4", "it does not fit the memory of any device"),
+        ("engine.kv_blocks=4", "new tokens do not fit 4 KV blocks of 16 tokens"),
+        ("engine={chunked_prefill: false, max_num_batched_tokens: 256}", "more than a step takes .256., and without"),
         (
             "workload.prompt_tokens={kind: constant, tokens: 200000}",
             "a prompt of 200000 tokens leaves no room in 131072",
@@ -61,6 +62,12 @@ def test_a_system_that_keeps_up_does_as_much_as_it_is_asked(calm: Result) -> Non
 def test_a_scenario_whose_queries_no_device_could_ever_hold_is_refused(change: str, why: str) -> None:
     with pytest.raises(ConfigError, match=f"no query could run at all: .*{why}.*engine.kv_blocks"):
         simulate(load_scenario("single-box", ["workload.queries=5", change]), seeds=[0])
+
+
+def test_a_deadline_that_nobody_meets_is_called_infeasible() -> None:
+    result = simulate(load_scenario("single-box", ["workload.queries=5", "ensemble.deadline=0.01 s"]), seeds=[0])
+    assert any("INFEASIBLE: no query is answered within its deadline of 0.01 s" in note for note in result.notes)
+    assert any("0 candidates arrived by the deadline" in note for note in result.notes)
 
 
 def test_queries_that_fail_or_are_rejected_are_counted_and_the_first_says_why() -> None:

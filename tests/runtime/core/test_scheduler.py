@@ -59,7 +59,7 @@ class Load:
 
 def random_load(seed: int, blocks: int, shares: bool, caching: bool, repeats: int | None) -> Load:
     rng = random.Random(seed)
-    limits = Limits(blocks, 4, max_rows=12, max_step_tokens=24, paged=shares, prefix_caching=caching, hash_tokens=8)
+    limits = Limits(blocks, 4, 12, 24, shares, caching, hash_tokens=8, prefill_first=rng.random() < 0.4)
     load = Load(Scheduler(limits))
     arrivals = sorted(rng.randrange(0, 200) for _ in range(25))
     open_inferences: list[Inference] = []
@@ -137,12 +137,43 @@ def test_proposing_changes_nothing(seed: int, blocks: int) -> None:
     )
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(20, 60))
+def test_where_prompts_go_first_no_step_holds_both_and_no_prompt_with_room_waits(seed: int, blocks: int) -> None:
+    rng = random.Random(seed)
+    load = Load(Scheduler(Limits(blocks, 4, 12, 24, prefill_first=True)))
+    for number in range(12):
+        load.submit(Query(number, rng.randint(1, 40), 30), [rng.randint(1, 30)])
+        for _ in range(rng.randrange(4)):
+            load.run(1)
+            check(load.scheduler)
+    while load.run():
+        check(load.scheduler)
+    assert len(load.done) == 12
+    assert not any(decodes and prefilled for decodes, _, prefilled, _ in load.steps)
+
+
 def test_samples_of_a_query_share_one_prefill() -> None:
     load = Load(Scheduler(Limits(100, 16)))
     load.submit(Query(0, 100, 10), [5, 5])
     while load.run():
         pass
     assert sum(prefill for _, _, prefill, _ in load.steps) == 100
+
+
+def test_decodes_stand_still_while_a_prompt_goes_first() -> None:
+    """Three steps of prompt between the fifth and the sixth token of the one that was there."""
+    load = Load(Scheduler(Limits(100, 16, 8, 32, prefill_first=True)))
+    load.submit(Query(0, 30, 30), [10])
+    load.run()
+    load.run(4)
+    load.submit(Query(1, 90, 30), [5])
+    for _ in range(3):
+        load.run()
+    assert [prefilled for _, _, prefilled, _ in load.steps] == [30, 0, 0, 0, 0, 32, 32, 26]
+    assert [job.tokens_at(load.scheduler.clock) for job in load.scheduler.decoding] == [5, 1]
+    load.run(1)
+    assert load.steps[-1][:2] == (2, 34 + 90)
 
 
 def test_a_resident_prefix_is_not_computed_again() -> None:
