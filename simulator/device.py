@@ -288,17 +288,17 @@ class Device:
         Returns who left and how much they had written.
         """
         gone: list[tuple[Inference, int]] = []
-        if not (self._leaving or self._started or self._arrived):
-            return gone
-        left = {inference for _, inference in self._leaving}
+        left = {inference for _, inference in self._leaving} if self._leaving else None
         for lane, inference in self._leaving:
             job = lane.scheduler.job(inference)
             gone.append((inference, job.tokens_at(lane.scheduler.clock) if job else 0))
             lane.scheduler.withdraw(inference)
-        for lane, group in self._started + self._arrived:
-            lane.expected -= len(group)
-            staying = [inference for inference in group if inference not in left] if left else group
-            if staying:
-                lane.scheduler.submit(staying)
-        self._leaving, self._started, self._arrived = [], [], []
+        for mail in (self._started, self._arrived):
+            for lane, group in mail:
+                lane.expected -= len(group)
+                staying = [inference for inference in group if inference not in left] if left else group
+                if staying:
+                    lane.scheduler.submit(staying)
+            mail.clear()
+        self._leaving.clear()
         return gone

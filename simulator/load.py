@@ -50,7 +50,7 @@ def draw(scenario: Scenario, streams: Streams, recorded: Recording | None = None
         for i, tokens in enumerate(prompts)
     ]
     truth = Drawn(
-        answers.tolist(),
+        answers,
         _outcomes(scenario, columns, len(times), streams),
         {slot: column for column, slot in enumerate(columns)},
         isinstance(scenario.ensemble.value, ValueHead),

@@ -28,7 +28,9 @@ class Network:
 
     def arrival(self, now: float, start: str, end: str, tokens: int) -> float:
         """When a message of so many tokens, sent now, is there."""
-        link = self.links.get(frozenset((start, end))) if start != end else None
+        if start == end or not self.links:
+            return now
+        link = self.links.get(frozenset((start, end)))
         if link is None:
             return now
         payload = ENVELOPE + BYTES_PER_TOKEN * tokens

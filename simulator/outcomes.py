@@ -34,19 +34,23 @@ LOGPROB_SHARE = 0.5
 
 @dataclass(slots=True)
 class Outcomes:
-    """Tables by query and candidate: right or not, value in [0, 1], mean log-probability, label of the answer."""
+    """Tables by query and candidate: right or not, value in [0, 1], mean log-probability, which label the answer has.
+
+    `label` says which of `labels`: there are few, and millions of candidates.
+    """
 
     right: npt.NDArray[np.bool_]
     value: Floats
     logprob: Floats
-    label: list[list[str | None]]
+    label: npt.NDArray[np.int32]
+    labels: Sequence[str | None]
     known: bool = True
 
 
 def unknown(candidates: int, queries: int) -> Outcomes:
     """Candidates of which nothing is known: all score alike, and none is called right or wrong."""
     alike = np.full((queries, candidates), 0.5)
-    return Outcomes(alike > 1, alike, -alike, [[None] * candidates for _ in range(queries)], known=False)
+    return Outcomes(alike > 1, alike, -alike, np.zeros(alike.shape, np.int32), [None], known=False)
 
 
 def stated(facts: Stated, accuracies: Sequence[float], queries: int, streams: Streams) -> Outcomes:
@@ -66,9 +70,12 @@ def stated(facts: Stated, accuracies: Sequence[float], queries: int, streams: St
     odds = np.log(mean / (1 - mean)) + distance * said - distance**2 / 2
     hint = sqrt(2) * float(ndtri(0.5 + LOGPROB_SHARE * (min(facts.value_auc, 1 - 1e-9) - 0.5)))
     logprob = -0.5 + 0.1 * (hint * right + streams.of("logprobs").standard_normal(shape))
-    wrong = streams.of("labels").geometric(WRONG_LABELS, shape)
-    label = np.where(right, "right", np.char.add("wrong-", wrong.astype(str))).T.tolist()
-    return Outcomes(right.T, 1 / (1 + np.exp(-odds)).T, np.minimum(logprob, -1e-3).T, label)
+    label = np.where(right, 0, streams.of("labels").geometric(WRONG_LABELS, shape)).astype(np.int32)
+    labels = ["right", *(f"wrong-{number + 1}" for number in range(int(label.max())))]
+    value, by_query = 1 / (1 + np.exp(-odds)), np.ascontiguousarray
+    return Outcomes(
+        by_query(right.T), by_query(value.T), by_query(np.minimum(logprob, -1e-3).T), by_query(label.T), labels
+    )
 
 
 def _chance(accuracy: float, difficulty: float, hard: Floats) -> Floats:
@@ -90,12 +97,15 @@ def recorded(file: str, slots: Sequence[tuple[int, int]], queries: int, streams:
     if len({expert for expert, _ in slots}) == 1:
         tables = [dict([max(table.items(), key=lambda pair: len(pair[1]))]) for table in tables]
     picks = streams.of("difficulty").integers(len(tables), size=queries)
-    chosen = [[_slot(tables[pick], expert, sample) for expert, sample in slots] for pick in picks]
+    rows = [[_slot(table, expert, sample) for expert, sample in slots] for table in tables]
+    labels = list(dict.fromkeys(row.get("answer") for line in rows for row in line))
+    number = {label: i for i, label in enumerate(labels)}
     return Outcomes(
-        np.array([[bool(row["correct"]) for row in line] for line in chosen]),
-        np.array([[_number(row.get("value"), 0.5) for row in line] for line in chosen]),
-        np.array([[_number(row.get("mean_logprob"), -1.0) for row in line] for line in chosen]),
-        [[row.get("answer") for row in line] for line in chosen],
+        np.array([[bool(row["correct"]) for row in line] for line in rows])[picks],
+        np.array([[_number(row.get("value"), 0.5) for row in line] for line in rows])[picks],
+        np.array([[_number(row.get("mean_logprob"), -1.0) for row in line] for line in rows])[picks],
+        np.array([[number[row.get("answer")] for row in line] for line in rows], np.int32)[picks],
+        labels,
     )
 
 
@@ -133,51 +143,67 @@ def _slot(table: Records, expert: int, sample: int) -> dict[str, Any]:
     return rows[sample % len(rows)]
 
 
-@dataclass(slots=True)
 class Drawn:
-    """The truth of a run: every table, and which column an expert's sample has.
+    """The truth of a run: tables of lengths and outcomes, and which column an expert's sample has.
 
     `head` says that experts bring their own value. Judges other than the verifier say what the table says.
     """
 
-    totals: list[list[int]]
-    outcomes: Outcomes
-    columns: dict[tuple[str, int], int]
-    head: bool = False
-    verifier_seconds: float | None = None
+    def __init__(
+        self,
+        totals: npt.NDArray[np.int64],
+        outcomes: Outcomes,
+        columns: dict[tuple[str, int], int],
+        head: bool = False,
+        verifier_seconds: float | None = None,
+    ) -> None:
+        self.totals = np.ascontiguousarray(totals)
+        self.outcomes = outcomes
+        self.columns = columns
+        self.head = head
+        self.verifier_seconds = verifier_seconds
+        # What a run looks up lies query after query, and is read without numpy's detour.
+        self._width: int = totals.shape[1]
+        self._totals: Sequence[int] = _flat(self.totals)
+        self._right: Sequence[bool] = _flat(outcomes.right)
+        self._value: Sequence[float] = _flat(outcomes.value)
+        self._logprob: Sequence[float] = _flat(outcomes.logprob)
+        self._label: Sequence[int] = _flat(outcomes.label)
+        self._labels = outcomes.labels
+        self._known = outcomes.known
 
     def length(self, inference: Inference) -> int:
         if inference.judges:
             return 0
-        column = self.columns[inference.model, inference.sample]
-        return left_to_write(self.totals[inference.query.id][column], inference)
+        return left_to_write(self._totals[self._place(inference)], inference)
 
     def result(self, inference: Inference, new_tokens: int) -> Candidate | Score:
-        row, table = inference.query.id, self.outcomes
-        if inference.judges:
-            column = self._column(inference.judges)
+        judged = inference.judges
+        if judged:
+            place = self._place(judged.inference)
             passed = inference.model == VERIFIER and self.verifier_seconds is not None
-            value = float(table.right.item(row, column) if passed else table.value.item(row, column))
-            return Score(inference.judges, value, inference)
-        column = self.columns[inference.model, inference.sample]
+            return Score(judged, float(self._right[place]) if passed else self._value[place], inference)
+        place = self._place(inference)
         before = inference.continues.total_tokens if inference.continues else 0
         return Candidate(
             inference,
             new_tokens,
-            table.logprob.item(row, column),
-            table.label[row][column],
-            table.value.item(row, column) if self.head else None,
-            before + new_tokens >= min(self.totals[row][column], inference.query.max_new_tokens),
+            self._logprob[place],
+            self._labels[self._label[place]],
+            self._value[place] if self.head else None,
+            before + new_tokens >= min(self._totals[place], inference.query.max_new_tokens),
         )
 
     def correct(self, candidate: Candidate) -> bool | None:
-        if not self.outcomes.known:
-            return None
-        right: bool = self.outcomes.right.item(candidate.inference.query.id, self._column(candidate))
-        return right
+        return self._right[self._place(candidate.inference)] if self._known else None
 
     def seconds_to_verify(self, inference: Inference) -> float | None:
         return self.verifier_seconds if inference.model == VERIFIER else None
 
-    def _column(self, candidate: Candidate) -> int:
-        return self.columns[candidate.inference.model, candidate.inference.sample]
+    def _place(self, inference: Inference) -> int:
+        return inference.query.id * self._width + self.columns[inference.model, inference.sample]
+
+
+def _flat(table: npt.NDArray[Any]) -> Any:
+    """Its rows one after the other."""
+    return np.ascontiguousarray(table).reshape(-1).data  # no copy of what lies so already

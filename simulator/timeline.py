@@ -22,19 +22,24 @@ class Timeline:
         end = start + seconds
         while end >= self.width * BINS:
             self._widen()
-        last = int(end / self.width)
+        first, last = int(start / self.width), int(end / self.width)
         while len(self.busy) <= last:
             self.busy.append(0.0)
             self.rows.append(0.0)
             self.queue.append(0.0)
             self.kv.append(0.0)
-        for number in range(int(start / self.width), last + 1):
-            inside = min(end, (number + 1) * self.width) - max(start, number * self.width)
-            self.busy[number] += inside
-            self.rows[number] += inside * rows
-            self.kv[number] += inside * kv
-            if queue:
-                self.queue[number] += inside * queue
+        for number in range(first, last):
+            left = (number + 1) * self.width
+            self._add(number, left - start, rows, kv, queue)
+            start = left
+        self._add(last, end - start, rows, kv, queue)
+
+    def _add(self, number: int, inside: float, rows: int, kv: float, queue: int) -> None:
+        self.busy[number] += inside
+        self.rows[number] += inside * rows
+        self.kv[number] += inside * kv
+        if queue:
+            self.queue[number] += inside * queue
 
     def _widen(self) -> None:
         """Join bins in pairs."""

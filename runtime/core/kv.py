@@ -124,13 +124,13 @@ class KVLedger:
 
     def share(self, name: int) -> bool:
         """Hold a resident chunk once more; False when it is not resident."""
-        if name in self._shared:
-            self._shared[name] += 1
-            return True
-        if ("hash", name) not in self._line:
-            return False
-        self.used += self._line.pop(("hash", name))
-        self._shared[name] = 1
+        holders = self._shared.get(name, 0)
+        if not holders:
+            blocks = self._line.pop(("hash", name), 0)
+            if not blocks:
+                return False
+            self.used += blocks
+        self._shared[name] = holders + 1
         return True
 
     def publish(self, name: int) -> bool:
@@ -143,8 +143,9 @@ class KVLedger:
 
     def unshare(self, name: int) -> None:
         """Let go of a chunk; the last holder puts it into the line, whole."""
-        self._shared[name] -= 1
-        if self._shared[name]:
+        holders = self._shared[name] - 1
+        if holders:
+            self._shared[name] = holders
             return
         del self._shared[name]
         blocks = self.hash_tokens // self.block_tokens
@@ -169,7 +170,10 @@ class KVLedger:
         if repeats == 1:
             return due[clock % self.block_tokens]
         cycles, rest = divmod(repeats, self.block_tokens)
-        return cycles * self._rows + sum(due[(clock + step) % self.block_tokens] for step in range(rest))
+        wanted = cycles * self._rows
+        for step in range(clock, clock + rest):
+            wanted += due[step % self.block_tokens]
+        return wanted
 
     def steps_within(self, clock: int, blocks: int) -> int:
         """The largest number of decode steps whose demand stays within so many blocks (a large number if endless)."""

@@ -347,5 +347,6 @@ def _read(path: Path) -> dict[str, Any]:
     return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
 
 
+@cache
 def _kinds(path: Path) -> frozenset[str]:
     return frozenset(np.unique(_read(path)["gemm_dtype"].astype(str)).tolist())

@@ -6,6 +6,7 @@ silicon_sample.csv of aiconfigurator-core 0.12.0 (Apache-2.0; measured by Infere
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Point:
 
     `cached`: the server had seen the prompts before, so that it only decoded. That is how 14 runs are read that
     prefill faster than the data sheet's peak: their token's time is that of decoding alone where answers are long.
+    `servers` is how many times the batch the source counts clients: they were shared out by something in front.
     """
 
     hardware: Hardware
@@ -49,6 +51,7 @@ class Point:
     answer: int
     tpot: float
     cached: bool
+    servers: int = 1
 
     def of(self, latency: LatencyModel) -> float:
         """Seconds per output token."""
@@ -79,7 +82,11 @@ def points(
                 cached = row["model_path"].startswith("nvidia/")
                 kinds = precision(row), kv_precision(row)
                 tpot = float(row["silicon_tpot_ms"]) / 1e3
-                found.append(Point(hardware[row["system"]], model, row["backend"], *kinds, *shape, tpot, cached))
+                noted = re.search(r"silicon_concurrency=(\d+)", row["silicon_data_source"])
+                servers = int(noted[1]) // int(row["batch_size"]) if noted else 1
+                found.append(
+                    Point(hardware[row["system"]], model, row["backend"], *kinds, *shape, tpot, cached, servers)
+                )
     return found
 
 

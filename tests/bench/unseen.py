@@ -23,7 +23,7 @@ from octavo.simulator.latency.physics import BEND
 from octavo.simulator.latency.silicon import Silicon
 
 CHUNK = 8192
-Kind = tuple[str, str, str, str]
+Kind = tuple[str, ...]
 
 
 def unseen() -> list[Point]:
@@ -43,7 +43,8 @@ def whole() -> Path:
 def by_kind(some: Sequence[Point]) -> dict[Kind, list[Point]]:
     found: dict[Kind, list[Point]] = {}
     for p in some:
-        found.setdefault((p.model.name, p.hardware.name, p.framework, p.precision), []).append(p)
+        front = ("several servers behind a front",) if p.servers > 1 else ()
+        found.setdefault((p.model.name, p.hardware.name, p.framework, p.precision, *front), []).append(p)
     return dict(sorted(found.items()))
 
 
