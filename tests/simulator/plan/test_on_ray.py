@@ -60,4 +60,4 @@ def test_an_error_of_a_task_is_raised_as_it_is() -> None:
         raise ConfigError(f"{task}: wrong")
 
     with RayPool() as pool, pytest.raises(ConfigError, match=r"^rate: wrong$"):
-        pool.each(refuse, [("a line", "rate")], lambda *said: None)
+        list(pool.each(refuse, [("a line", "rate")], lambda *said: None))
