@@ -13,7 +13,7 @@ from octavo.exporters.graph import Graph, draw_graph
 from octavo.exporters.heads import fit_heads
 from octavo.exporters.kv import PARTS, scale_name, scales_of, widest_keys, widest_values
 from octavo.exporters.plan import OWN, Group, Member
-from octavo.exporters.player import SMALL, Player
+from octavo.exporters.player import SMALL, Player, padded
 from octavo.exporters.settings import Settings
 from octavo.profiles.manifest import Weights
 
@@ -69,12 +69,8 @@ def _widest(
 
 def _read(player: Player, batch: Sequence[Array]) -> None:
     """Prefill some sequences, padded on the right."""
-    lengths = np.array([len(ids) for ids in batch])
-    padded = np.zeros((len(batch), lengths.max()), np.int64)
-    for row, ids in enumerate(batch):
-        padded[row, : len(ids)] = ids
-    rows = slice(0, len(batch))
-    player.run(rows, padded, np.zeros(len(batch)), lengths, padded.shape[1], lengths[:, None] - 1)
+    ids, lengths = padded(batch)
+    player.run(slice(0, len(batch)), ids, np.zeros(len(batch)), lengths, ids.shape[1], lengths[:, None] - 1)
 
 
 def _of_cache(cache: Array, graph: Graph, lengths: list[int]) -> dict[str, Array]:

@@ -13,12 +13,11 @@ from octavo.exporters.checkpoint import Checkpoint, Tensor, read_json
 from octavo.exporters.graph import Graph
 from octavo.exporters.net import Net
 from octavo.exporters.outputs import FLOAT, INT64
-from octavo.exporters.tracing import CLASSIFICATION, take_over, trace, traced_tensors
+from octavo.exporters.tracing import CLASSIFICATION, positions, take_over, trace, traced_tensors
 from octavo.profiles.errors import BundleError
 
 KNOWN = ("input_ids", "attention_mask", "token_type_ids")
 BEHIND_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "ibert", "mpnet")
-POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 LONGEST = 8192  # tokens, of models that say nothing
 
 
@@ -62,11 +61,11 @@ def _score(net: Net, logits: ir.Value, labels: int) -> ir.Value:
 def longest(checkpoint: Checkpoint) -> int:
     """Tokens that a classifier reads at most: as many as it has positions, or as its tokenizer says."""
     config = checkpoint.config
-    positions = next((int(config[key]) for key in POSITIONS if isinstance(config.get(key), int)), LONGEST)
+    most = positions(config) or LONGEST
     if config.get("model_type") in BEHIND_PADDING:
-        positions -= int(config.get("pad_token_id", 1)) + 1  # counted from behind the padding's own
+        most -= int(config.get("pad_token_id", 1)) + 1  # counted from behind the padding's own
     told = _tokenizer_config(checkpoint).get("model_max_length")
-    return min(positions, int(told) if isinstance(told, int | float) and told >= 1 else positions)
+    return min(most, int(told) if isinstance(told, int | float) and told >= 1 else most)
 
 
 def _tokenizer_config(checkpoint: Checkpoint) -> Mapping[str, Any]:

@@ -157,9 +157,9 @@ def _told(groups: Sequence[Group], settings: Settings) -> Iterator[str]:
         if graph.route == "optimum":
             length = f"context of {graph.kv.max_length} tokens" if graph.kv else "read whole, without a cache"
             yield f"{names}: traced by Optimum in fp32, {length}: {graph.why}"
-        config = group.members[0].checkpoint.config
-        if graph.decoder and (edge := border(older(config))):
-            yield _table_told(names, edge, long=stretched(older(config), settings.max_length) != older(config))
+        config = older(group.members[0].checkpoint.config)
+        if graph.decoder and (edge := border(config)):
+            yield _table_told(names, edge, long=stretched(config, settings.max_length) != config)
         if graph.kv and settings.max_length and graph.kv.max_length < settings.max_length:
             yield f"{names}: context of {graph.kv.max_length} tokens, its own, of the {settings.max_length} asked for"
 

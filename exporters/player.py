@@ -89,6 +89,15 @@ class Player:
         return np.asarray(self.run(slice(0, len(ids)), ids[:, None], held, lengths, int(lengths.max()), picks)[:, 0])
 
 
+def padded(rows: Sequence[Array], pad: int = 0) -> tuple[Array, Array]:
+    """Rows of unequal length as one array, padded on the right, and their lengths."""
+    lengths = np.array([len(row) for row in rows])
+    filled = np.full((len(rows), lengths.max()), pad, np.int64)
+    for index, row in enumerate(rows):
+        filled[index, : len(row)] = row
+    return filled, lengths
+
+
 def classify(
     bundle: Path, weights: Weights, graph: GraphEntry, sequences: Sequence[tuple[Array, Array]], pad: int, threads: int
 ) -> Array:
@@ -96,12 +105,10 @@ def classify(
 
     They are one batch, padded with `pad`.
     """
-    lengths = np.array([len(ids) for ids, _ in sequences])
-    feeds = {name: np.zeros((len(lengths), lengths.max()), np.int64) for name in ("input_ids", "token_type_ids")}
-    feeds["input_ids"] += pad
-    for row, (ids, types) in enumerate(sequences):
-        feeds["input_ids"][row, : len(ids)], feeds["token_type_ids"][row, : len(ids)] = ids, types
-    feeds["attention_mask"] = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    ids, lengths = padded([ids for ids, _ in sequences], pad)
+    types, _ = padded([types for _, types in sequences])
+    mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+    feeds = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
     inputs = {entry.name for entry in graph.inputs}
     session = _opened(bundle, weights, threads)
     return np.asarray(session.run(["score_logit"], {name: feeds[name] for name in inputs})[0])
@@ -123,10 +130,8 @@ def play(player: Player, sequences: list[Array]) -> list[Told]:
     """Outputs of every position of each sequence, by way of a ragged prefill, a chunk per row, and decoding."""
     lengths = np.array([len(sequence) for sequence in sequences])
     starts = np.maximum(lengths // 2, 1)
-    padded = np.zeros((len(sequences), starts.max()), np.int64)
-    for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
-        padded[row, :start] = sequence[:start]
-    player.prefill(padded, starts)
+    ids, _ = padded([sequence[:start] for sequence, start in zip(sequences, starts, strict=True)])
+    player.prefill(ids, starts)
     parts = [[_of_row(player.told, row, start)] for row, start in enumerate(starts)]
     tails = np.minimum(4, lengths - starts)
     ends = lengths - tails.min()

@@ -51,14 +51,14 @@ class Reference:
                 return np.asarray(self._model(batch, use_cache=False).logits[0].float().numpy())
             trunk = self._trunk(batch, use_cache=False).last_hidden_state
             scores = np.asarray(self._model.score(trunk)[0].float().numpy())
-            return scores if scores.shape[1] == 1 else scores[:, 1:] - scores[:, :1]
+            return _one(scores)
 
     def score(self, feeds: dict[str, Array]) -> Array:
         """A classifier's logit of one sequence read whole, [1]; of two labels, the log-odds of label 1."""
         with torch.no_grad():
             batch = {name: torch.from_numpy(array)[None] for name, array in feeds.items()}
             labels = self._model(**batch).logits[0].float().numpy()
-            return np.asarray(labels if len(labels) == 1 else labels[1:] - labels[:1])
+            return _one(np.asarray(labels))
 
     def hidden(self, ids: Array) -> Array:
         """The last hidden state, normed, of every position of one sequence: [sequence, hidden_size]."""
@@ -71,6 +71,11 @@ class Reference:
         """The model without its head; where its class names the trunk otherwise than it is, as Gemma 3's does, too."""
         base = self._model.base_model
         return base if base is not self._model else self._model.model
+
+
+def _one(labels: Array) -> Array:
+    """The logit of one label; of two, the log-odds of label 1: [..., 1]."""
+    return labels if labels.shape[-1] == 1 else labels[..., 1:] - labels[..., :1]
 
 
 def _config(folder: Path, max_length: int | None) -> Any:

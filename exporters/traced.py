@@ -22,7 +22,7 @@ from octavo.exporters.net import Net
 from octavo.exporters.outputs import FLOAT, PICKS, Outputs
 from octavo.exporters.settings import Settings
 from octavo.exporters.spec import Head
-from octavo.exporters.tracing import GENERATION, take_over, trace, traceable, traced_tensors
+from octavo.exporters.tracing import GENERATION, positions, take_over, trace, traceable, traced_tensors
 from octavo.exporters.value import SCORE
 from octavo.profiles.errors import BundleError
 from octavo.profiles.manifest import KVLayout
@@ -61,9 +61,7 @@ def traced_score(name: str, classifier: Checkpoint, settings: Settings, scratch:
 
 def _context(checkpoint: Checkpoint, settings: Settings) -> int:
     """Tokens that the model's positions reach to."""
-    named = (checkpoint.config.get(key) for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
-    limit = next((int(value) for value in named if value), LONGEST)
-    return min(limit, settings.max_length or LONGEST)
+    return min(positions(checkpoint.config) or LONGEST, settings.max_length or LONGEST)
 
 
 def _vocabulary(net: Net) -> int:

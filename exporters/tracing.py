@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ CLASSIFICATION = "text-classification"
 # by an attention that is not the original's (falcon with ALiBi).
 POSITIONLESS = ("nemotron", "gemma", "gemma2", "gemma3_text", "gpt_oss")
 MISREAD = ("falcon", "phi")
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 INLINE = 1024  # elements; smaller initializers stay in the graph
 
 
@@ -35,6 +36,11 @@ def traceable(model_type: str, task: str = GENERATION) -> bool:
         CLASSIFICATION: auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     }
     return model_type in classes[task] or known(model_type, task)
+
+
+def positions(config: Mapping[str, Any]) -> int | None:
+    """How many a model has; None where it says nothing, or has no end."""
+    return next((int(value) for key in POSITIONS if (value := config.get(key))), None)
 
 
 def known(model_type: str, task: str) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from octavo.runtime.ort.binding import Calls
 from octavo.runtime.ort.cache import Cache
+from octavo.runtime.ort.prefill import padded
 from octavo.runtime.ort.session import Model
 
 Encoded: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]  # token ids, and their types where there are any
@@ -37,7 +38,7 @@ class Whole:
 
     def __call__(self, sequences: Sequence[Encoded]) -> Array:
         ids, lengths = padded([ids for ids, _ in sequences], self._pad)
-        types, _ = padded([types for _, types in sequences], 0)
+        types, _ = padded([types for _, types in sequences])
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return np.asarray(self._session.run(["score_logit"], {name: feeds[name] for name in self._inputs})[0])
@@ -51,15 +52,6 @@ class Prefilled:
         self._calls = Calls(model, Cache(model.kv, self.rows, length, model.device))
 
     def __call__(self, sequences: Sequence[Encoded]) -> Array:
-        ids, lengths = padded([ids for ids, _ in sequences], 0)
-        outputs = self._calls.prefill(0, ids, lengths.astype(np.int32), np.zeros(len(ids), np.int64))
+        ids, lengths = padded([ids for ids, _ in sequences])
+        outputs = self._calls.prefill(0, ids, lengths, np.zeros(len(ids), np.int64))
         return outputs["score_logit"].copy()
-
-
-def padded(rows: Sequence[Array], pad: int) -> tuple[Array, Array]:
-    """Rows of unequal length as one array, padded on the right, and their lengths."""
-    lengths = np.array([len(row) for row in rows])
-    filled = np.full((len(rows), int(lengths.max())), pad, np.int64)
-    for index, row in enumerate(rows):
-        filled[index, : len(row)] = row
-    return filled, lengths

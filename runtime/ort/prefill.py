@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from octavo.runtime.contents import Tokens
 from octavo.runtime.core.scheduler import Chunk, Prompt
@@ -84,10 +85,7 @@ class Prefiller:
             self._prefixes.save(chunk.prompt, row, chunk.start + chunk.tokens)
 
     def _whole(self, row: int, prompts: Sequence[tuple[Tokens, int]]) -> Outputs:
-        lengths = np.array([len(tokens) for tokens, _ in prompts], np.int32)
-        ids = np.zeros((len(prompts), int(lengths.max())), np.int64)
-        for index, (tokens, _) in enumerate(prompts):
-            ids[index, : len(tokens)] = tokens
+        ids, lengths = padded([tokens for tokens, _ in prompts])
         return self._calls.prefill(row, ids, lengths, np.array([adapter for _, adapter in prompts], np.int64))
 
     def _part(self, row: int, tokens: Tokens, held: int, adapter: int) -> Outputs:
@@ -99,6 +97,15 @@ class Prefiller:
 def batches(chunks: Sequence[Chunk], most: int | None = None) -> list[list[Chunk]]:
     """Whole prompts grouped by length, so that padding stays small, and `most` of them in a batch."""
     return alike(chunks, lambda chunk: chunk.tokens, most)
+
+
+def padded(rows: Sequence[Tokens], pad: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Rows of unequal length as one array, padded on the right, and their lengths."""
+    lengths = np.array([len(row) for row in rows], np.int32)
+    filled = np.full((len(rows), int(lengths.max())), pad, np.int64)
+    for index, row in enumerate(rows):
+        filled[index, : len(row)] = row
+    return filled, lengths
 
 
 def alike(items: Iterable[Item], length: Callable[[Item], int], most: int | None = None) -> list[list[Item]]:
