@@ -66,6 +66,7 @@ class Recorder:
             inference.prompt_tokens,
             0,
             at,
+            judges=inference.judges.inference.model if inference.judges else None,
         )
 
     def stepped(self, device: str, step: Step, jobs: list[Job], start: float, seconds: float) -> None:

@@ -89,7 +89,7 @@ def remember(records: Sequence[InferenceRecord], value_model: str | None) -> Rem
 
 
 def _match_judges(truth: Remembered, records: Sequence[InferenceRecord]) -> None:
-    """A judge's record names the sample, not the expert: it was asked when the expert's candidate had ended."""
+    """Whose each score is: a judge's record says it. One that does not was asked when the candidate had ended."""
     ended: dict[tuple[int, int], list[InferenceRecord]] = defaultdict(list)
     for record in records:
         if not record.judge and record.end == "finished":
@@ -97,14 +97,21 @@ def _match_judges(truth: Remembered, records: Sequence[InferenceRecord]) -> None
     judges = sorted((r for r in records if r.judge and r.value is not None), key=lambda r: r.submitted)
     seen: set[Key] = set()
     for judge in judges:
-        open_ = ended[judge.query, judge.sample]
-        if not open_:
+        model = judge.judges or _judged(judge, ended[judge.query, judge.sample])
+        if model is None:
             continue
-        match = min(open_, key=lambda r: (abs((r.ended or 0.0) - judge.submitted), _unlike(r, judge)))
-        open_.remove(match)
-        key = match.query, match.model, match.sample
+        key = judge.query, model, judge.sample
         truth.values[key, key in seen] = judge.value or 0.0
         seen.add(key)
+
+
+def _judged(judge: InferenceRecord, open_: list[InferenceRecord]) -> str | None:
+    """The model of the candidate that ended when the judge was asked; it leaves `open_`."""
+    if not open_:
+        return None
+    match = min(open_, key=lambda r: (abs((r.ended or 0.0) - judge.submitted), _unlike(r, judge)))
+    open_.remove(match)
+    return match.model
 
 
 def _unlike(candidate: InferenceRecord, judge: InferenceRecord) -> int:

@@ -228,8 +228,12 @@ class World:
         verifying = self.truth.seconds_to_verify(first)
         query = self._open[first.query].record
         for inference in group:
-            judge, prompt = inference.judges is not None, inference.prompt_tokens
-            record = InferenceRecord(query.query, inference.model, inference.sample, judge, "", prompt, 0, now)
+            judged, prompt = inference.judges, inference.prompt_tokens
+            record = InferenceRecord(
+                query.query, inference.model, inference.sample, judged is not None, "", prompt, 0, now
+            )
+            if judged is not None:
+                record.judges = judged.inference.model
             self._runs[inference] = _Run(record, query)
         if verifying is not None:
             self.at(now + verifying, lambda: self._settling(self._verified, group))

@@ -40,6 +40,7 @@ class InferenceRecord:
     """One inference: when it was asked for, first scheduled, wrote its first token and ended, and on which device.
 
     `value` is the score that a judge gave, or that an expert's own head gave; `answer` the label that a vote counts.
+    `judges` is the expert whose candidate of that `sample` a judge scores.
     A withdrawn inference has written `new_tokens` of an unknown number.
     """
 
@@ -60,6 +61,7 @@ class InferenceRecord:
     mean_logprob: float | None
     answer: str | None
     correct: bool | None
+    judges: str | None
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class InferenceRecord:
         mean_logprob: float | None = None,
         answer: str | None = None,
         correct: bool | None = None,
+        judges: str | None = None,
     ) -> None:
         self.query = query
         self.model = model
@@ -98,6 +101,7 @@ class InferenceRecord:
         self.mean_logprob = mean_logprob
         self.answer = answer
         self.correct = correct
+        self.judges = judges
 
 
 @dataclass(slots=True, init=False)

@@ -80,6 +80,8 @@ def test_cancelling_anything_at_any_time_leaks_nothing_and_every_query_closes_on
     for record in inferences:
         times = [t for t in (record.submitted, record.scheduled, record.first_token, record.ended) if t is not None]
         assert times == sorted(times)
+    written = {(r.query, r.model, r.sample) for r in inferences if not r.judge}
+    assert all((r.query, r.judges, r.sample) in written for r in inferences if r.judge)
     assert sum(query.total_tokens for query in queries) == sum(record.new_tokens for record in inferences)
 
 

@@ -10,7 +10,7 @@ import pytest
 from octavo.profiles import ConfigError
 from octavo.profiles.errors import GateError
 from octavo.profiles.latency import LatencyProfile, StepTime
-from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, from_lines, to_lines
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, StepRecord, from_lines, to_lines
 from octavo.simulator.replay import replay
 from octavo.simulator.validate import validate
 
@@ -39,8 +39,8 @@ def header(policy: str = "ensemble", **settings: float | int | str) -> RunRecord
     return RunRecord(policy, settings, ("a", "b", "c"), 2, "judge", devices, every)
 
 
-def load(count: int = 40) -> Iterator[Record]:
-    """Queries, and inferences of which only what is hidden counts."""
+def load(count: int = 40, *, named: bool = False) -> Iterator[Record]:
+    """Queries, and inferences of which only what is hidden counts. Candidates of one that is `named` end together."""
     rng = random.Random(0)
     now = 0.0
     for number in range(count):
@@ -50,23 +50,25 @@ def load(count: int = 40) -> Iterator[Record]:
         for model in "abc":
             for sample in range(2):
                 written = rng.randint(2, 60)
-                end = now + 0.1 + rng.random()
+                end = now + (0.1 if named else 0.1 + rng.random())
                 yield InferenceRecord(
                     number, model, sample, False, "", prompt, written, now, now, now, end, mean_logprob=-rng.random()
                 )
-                yield InferenceRecord(
+                score = InferenceRecord(
                     number, "judge", sample, True, "", prompt + written, 0, end, end, end, end, value=rng.random()
                 )
+                score.judges = model if named else None
+                yield score
 
 
 @pytest.mark.parametrize("policy", ["ensemble", "early_exit", "cascade", "mean_logprob"])
 def test_a_replay_of_a_replay_is_the_same_trace(policy: str) -> None:
     once = replay([header(policy), *load()], PROFILES)
     twice = replay(list(from_lines(to_lines(once))), PROFILES)
-    compared = validate(once, twice)
-    if policy in ("ensemble", "mean_logprob"):
-        assert list(to_lines(once)) == list(to_lines(twice))
-    assert all(abs(c.error.value) < 0.03 for c in compared.metrics if c.metric.endswith(("p50", "mean")))
+    told = [[r for r in trace if not isinstance(r, StepRecord)] for trace in (once, twice)]
+    assert told[0] == told[1]
+    if policy != "early_exit":  # how far a leap would have gone is not known of what was withdrawn
+        assert once == twice
 
 
 def test_slower_steps_are_seen_as_an_error() -> None:
@@ -79,12 +81,16 @@ def test_slower_steps_are_seen_as_an_error() -> None:
     compared.gate({"tpot_p50": 0.9})
 
 
-def test_every_score_finds_its_candidate() -> None:
-    records = [header(), *load()]
+@pytest.mark.parametrize("named", [True, False])
+def test_every_score_finds_its_candidate(named: bool) -> None:
+    """By the name that its record bears, or by when it was asked for."""
+    records = [header(), *load(named=named)]
+    inferences = [r for r in records if isinstance(r, InferenceRecord)]
+    pairs = zip(inferences[::2], inferences[1::2], strict=True)
+    real = {(judge.query, candidate.model, judge.sample): judge.value for candidate, judge in pairs}
     once = replay(records, PROFILES)
-    real = {(r.query, r.value) for r in records if isinstance(r, InferenceRecord) and r.judge}
-    simulated = {(r.query, r.value) for r in once if isinstance(r, InferenceRecord) and r.judge}
-    assert real == simulated
+    scores = [r for r in once if isinstance(r, InferenceRecord) and r.judge]
+    assert {(r.query, r.judges, r.sample): r.value for r in scores} == real
 
 
 def test_a_trace_without_a_head_is_refused() -> None:
