@@ -15,8 +15,9 @@ from octavo.runtime.core.query import Query
 from octavo.simulator.arrivals import Loop, Open, Recording, arrival_times, read_recording
 from octavo.simulator.fleet import hash_tokens
 from octavo.simulator.lengths import Floats, Ints, draw_lengths, quantile
-from octavo.simulator.outcomes import Drawn, Outcomes, recorded, stated, unknown
+from octavo.simulator.outcomes import Drawn, Outcomes, stated, unknown
 from octavo.simulator.panel import slots
+from octavo.simulator.recorded import recorded
 from octavo.simulator.streams import Streams
 from octavo.simulator.world import Ask, Source
 
@@ -101,8 +102,7 @@ def _outcomes(scenario: Scenario, columns: list[tuple[str, int]], queries: int, 
     if isinstance(outcomes, Unknown):
         return unknown(len(columns), queries)
     if isinstance(outcomes, Records):
-        order = [expert.name for expert in scenario.ensemble.experts]
-        return recorded(outcomes.file, [(order.index(name), sample) for name, sample in columns], queries, streams)
+        return recorded(scenario, outcomes.file, queries, streams)
     return stated(outcomes, [_accuracy(scenario, outcomes, name) for name, _ in columns], queries, streams)
 
 

@@ -1,24 +1,20 @@
 """Outcomes: which candidates are right, and what the value model, the vote and the log-probability make of them.
 
-Stated outcomes are drawn from probabilities; recorded ones are those of a query that `octavo eval` ran, drawn with
-replacement. Both fill the same tables, one row per query and one column per candidate.
+Stated outcomes are drawn from probabilities, recorded ones (recorded.py) from what `octavo eval` saw. Both fill the
+same tables, one row per query and one column per candidate.
 """
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv, ndtri
 
-from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Stated
 from octavo.runtime.core.query import Candidate, Inference, Score
 from octavo.simulator.streams import Streams
@@ -86,61 +82,6 @@ def _chance(accuracy: float, difficulty: float, hard: Floats) -> Floats:
         return (hard < accuracy).astype(float)
     spread = (1 - difficulty) / difficulty
     return np.asarray(betaincinv(accuracy * spread, (1 - accuracy) * spread, 1 - hard))
-
-
-def recorded(file: str, slots: Sequence[tuple[int, int]], queries: int, streams: Streams) -> Outcomes:
-    """Each query takes the outcomes of a recorded one; `slots` are the expert's number and sample of each candidate.
-
-    A single expert is the one that was sampled most: `octavo eval` gives the best one more samples than the others.
-    """
-    tables = list(_read(file).values())
-    if len({expert for expert, _ in slots}) == 1:
-        tables = [dict([max(table.items(), key=lambda pair: len(pair[1]))]) for table in tables]
-    picks = streams.of("difficulty").integers(len(tables), size=queries)
-    rows = [[_slot(table, expert, sample) for expert, sample in slots] for table in tables]
-    labels = list(dict.fromkeys(row.get("answer") for line in rows for row in line))
-    number = {label: i for i, label in enumerate(labels)}
-    return Outcomes(
-        np.array([[bool(row["correct"]) for row in line] for line in rows])[picks],
-        np.array([[_number(row.get("value"), 0.5) for row in line] for line in rows])[picks],
-        np.array([[_number(row.get("mean_logprob"), -1.0) for row in line] for line in rows])[picks],
-        np.array([[number[row.get("answer")] for row in line] for line in rows], np.int32)[picks],
-        labels,
-    )
-
-
-def _number(value: Any, absent: float) -> float:
-    return absent if value is None else float(value)
-
-
-Records = dict[str, list[dict[str, Any]]]
-
-
-def _read(file: str) -> dict[str, Records]:
-    """By query and expert: one record per candidate, with `query`, `expert`, `correct` and perhaps `value`, ..."""
-    tables: dict[str, Records] = defaultdict(lambda: defaultdict(list))
-    number = 0
-    try:
-        for line in Path(file).read_text(encoding="utf-8").splitlines():
-            number += 1
-            if line.strip():
-                row = json.loads(line)
-                tables[str(row["query"])][str(row["expert"])].append({"correct": row["correct"], **row})
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}; outcomes.file names what `octavo eval` recorded") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{file}:{number}: not an outcome record ({error!r}); it has query, expert, correct"
-        ) from None
-    if not tables:
-        raise ConfigError(f"{file}: no outcome records")
-    return tables
-
-
-def _slot(table: Records, expert: int, sample: int) -> dict[str, Any]:
-    """Experts by their order in the file; more samples than were recorded are taken from the start again."""
-    rows = list(table.values())[expert % len(table)]
-    return rows[sample % len(rows)]
 
 
 class Drawn:

@@ -31,6 +31,7 @@ from octavo.simulator.network import CLIENT, Network
 from octavo.simulator.operations import Operations
 from octavo.simulator.overload import overload, unsaid
 from octavo.simulator.panel import home, panel
+from octavo.simulator.recorded import remarks
 from octavo.simulator.result import MOST_LATENCIES, Result, Track
 from octavo.simulator.spare import silenced, victims, with_spares
 from octavo.simulator.streams import Streams
@@ -336,7 +337,7 @@ def _notes(scenario: Scenario, runs: list[Kept]) -> tuple[str, ...]:
     used = [scenario.model_of(expert.name) for expert in scenario.ensemble.experts]
     rumours = sorted({model.name for model in used if model and model.rumour})
     notes += [said for said in (runs[0].unsaid, other_cache(scenario)) if said]
-    return (*notes, *(f"{name} is a rumour" for name in rumours))
+    return (*notes, *remarks(scenario), *(f"{name} is a rumour" for name in rumours))
 
 
 def _quantiles(latency: np.ndarray) -> tuple[float, ...]:
