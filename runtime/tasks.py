@@ -28,11 +28,11 @@ def read_tasks(path: Path, limit: int | None = None) -> list[Task]:
     """Tasks of a JSON Lines file: `prompt`, and perhaps `id` and `reference` (or `answer`); or HumanEval, MBPP, GSM8K.
 
     A file named .json is one list of them, as the sanitized MBPP is. It may be compressed by gzip, as HumanEval is.
+    Parquet, as the Hub keeps all three, needs pyarrow.
 
     Raises ConfigError naming file and line.
     """
-    text = _text(path)
-    lines = _listed(text, path) if path.name.removesuffix(".gz").endswith(".json") else text.split("\n")
+    lines = _lines(path)
     tasks = [_task(line, f"{path}:{number}", number) for number, line in enumerate(lines, 1) if line.strip()]
     if not tasks:
         raise ConfigError(f"{path}:1: no tasks in it; write a JSON object with a `prompt` on each line")
@@ -42,6 +42,28 @@ def read_tasks(path: Path, limit: int | None = None) -> list[Task]:
             raise ConfigError(f"{path}: tasks {seen[task.id]} and {number} have the same id {task.id!r}")
         seen[task.id] = number
     return tasks[:limit]
+
+
+def _lines(path: Path) -> list[str]:
+    """A task each, as JSON."""
+    if path.suffix == ".parquet":
+        return _stored(path)
+    text = _text(path)
+    return _listed(text, path) if path.name.removesuffix(".gz").endswith(".json") else text.split("\n")
+
+
+def _stored(path: Path) -> list[str]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise ConfigError(f"{path}: reading Parquet takes pyarrow; pip install pyarrow") from None
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise ConfigError(f"{path}: not a Parquet file: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    return [json.dumps(row, default=str) for row in rows]
 
 
 def _text(path: Path) -> str:

@@ -184,3 +184,17 @@ def test_a_row_that_lacks_something_is_refused_by_line_and_key(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"tasks\.jsonl:1: {message}"):
         read_tasks(written(tmp_path, [row]))
+
+
+@pytest.mark.parametrize("rows", [HUMAN_EVAL, MBPP, SANITIZED, GSM8K], ids=["HumanEval", "MBPP", "sanitized", "GSM8K"])
+def test_parquet_holds_the_same_tasks(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "test.parquet")
+    assert read_tasks(tmp_path / "test.parquet") == read_tasks(written(tmp_path, rows))
+
+
+def test_a_parquet_file_that_is_none_or_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "test.parquet"
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(ConfigError, match=r"test\.parquet: (not a Parquet file|reading Parquet takes pyarrow)"):
+        read_tasks(path)
