@@ -96,7 +96,8 @@ class Ensemble(Entry):
         found: list[Expert] = []
         for group in self.groups:
             for index in range(group.count):
-                found.append(Expert(_name(group, index, len(found)), group.model, group.precision, group.accuracy))
+                name = expert_name(group.name, group.count, index, len(found))
+                found.append(Expert(name, group.model, group.precision, group.accuracy))
         return tuple(found)
 
     @property
@@ -114,20 +115,19 @@ class Ensemble(Entry):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        names = [expert.name for expert in self.experts]
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise ValueError(f"experts: the name {twice[0]!r} is there twice")
-        asked = getattr(self.policy, "expert", None) or getattr(self.policy, "first", None)
-        if asked and asked not in names:
-            raise ValueError(f"policy: no expert {asked!r}; experts: {', '.join(names)}")
+        counts = Counter(expert.name for expert in self.experts)
+        wrong = [f"experts: the name {name!r} is there twice" for name, count in counts.items() if count > 1]
         if isinstance(self.adapters, Lora) and len(bases := sorted({group.model for group in self.groups})) > 1:
-            raise ValueError(f"adapters: LoRA experts have one base, these have {', '.join(bases)}")
-        if self.min_candidates > self.inferences_per_query:
-            raise ValueError(f"min_candidates: at most {self.inferences_per_query} are made, got {self.min_candidates}")
+            wrong.append(f"adapters: LoRA experts have one base, these have {', '.join(bases)}")
+        if self.min_candidates > (most := self.inferences_per_query):
+            wrong.append(f"min_candidates: at most {most} are made, got {self.min_candidates}")
+        if wrong:
+            raise ValueError("\n".join(wrong))
         return self
 
 
-def _name(group: ExpertGroup, index: int, before: int) -> str:
-    if group.name is None:
+def expert_name(name: str | None, count: int, index: int, before: int) -> str:
+    """Of the expert at this index in a group of so many; `before` are the experts that come before it."""
+    if name is None:
         return f"expert-{before + 1}"
-    return group.name if group.count == 1 else f"{group.name}-{index + 1}"
+    return name if count == 1 else f"{name}-{index + 1}"

@@ -126,18 +126,6 @@ class Fleet(Entry):
     placement: tuple[Placement, ...] = Field(min_length=1)
     operations: Operations = Operations()
 
-    @model_validator(mode="after")
-    def _tiers_exist(self) -> Self:
-        named = [
-            *((f"placement.{i}.tier", place.tier) for i, place in enumerate(self.placement)),
-            *((f"links.{i}.between", tier) for i, link in enumerate(self.links) for tier in link.between),
-            *((f"operations.outages.{i}.tier", outage.tier) for i, outage in enumerate(self.operations.outages)),
-        ]
-        for key, tier in named:
-            if tier not in self.tiers:
-                raise ValueError(f"{key}: no tier {tier!r}; tiers: {', '.join(self.tiers)}")
-        return self
-
     def link_between(self, one: str, other: str) -> str | None:
         """Name of the link between two tiers, either way round; None where they are not linked."""
         return next((link.link for link in self.links if {one, other} == set(link.between)), None)

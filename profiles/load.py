@@ -12,11 +12,12 @@ from octavo.profiles.hardware import Hardware
 from octavo.profiles.latency import FittedLatency, LatencyProfile
 from octavo.profiles.link import Link
 from octavo.profiles.model import Model
+from octavo.profiles.names import strangers
 from octavo.profiles.price import Price
 from octavo.profiles.problems import check, validate
 from octavo.profiles.read import Data, apply_overrides, merge, read_data, split_override
-from octavo.profiles.resolve import expand, fill, opened
-from octavo.profiles.scenario import Baseline, Scenario
+from octavo.profiles.resolve import expand, fill, opened, variants
+from octavo.profiles.scenario import Scenario
 from octavo.profiles.workload import Workload
 
 
@@ -58,14 +59,35 @@ def load_scenario(name: str | Path, overrides: Iterable[str] = ()) -> Scenario:
 def resolve(data: Data, origin: str, folder: Path | None = None) -> Scenario:
     """Plain data as a Scenario: the named profiles read, everything checked, the baselines too."""
     filled, problems = fill(data, origin, folder)
-    scenario, wrong = check(Scenario, filled, origin)
+    scenario, wrong = _checked(filled, origin)
+    said = {_place(line, f"{origin}: ") for line in wrong}
     unread = [line for line in problems if line.startswith(f"{origin}: workload: ")]
     problems += [line for line in wrong if not (unread and _follows(line, origin))]
-    for line in scenario.baselines if scenario else ():
-        problems += check(Scenario, _changed(filled, line), f"{origin}: baseline {line.name}")[1]
+    for name, changed in variants(filled):
+        mark = f"{origin}: baseline {name}: "
+        problems += [line for line in _checked(changed, mark[:-2])[1] if _place(line, mark) not in said]
     if scenario is None or problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
     return scenario
+
+
+ANY = {"kind": "constant", "tokens": 1}
+ANY_WORKLOAD = {"name": "any", "arrivals": {"kind": "at_once"}, "prompt_tokens": ANY, "answer_tokens": ANY}
+
+
+def _checked(data: Data, origin: str) -> tuple[Scenario | None, list[str]]:
+    """The scenario, and a line per error; names, and whether ensemble and fleet go together, whatever else is wrong."""
+    scenario, wrong = check(Scenario, data, origin)
+    if scenario is None:
+        alone: Data = {key: data[key] for key in ("ensemble", "fleet") if key in data}
+        wrong += check(Scenario, {"name": "any", **alone, "workload": ANY_WORKLOAD}, origin)[1]
+    wrong += [f"{origin}: {line}" for line in strangers(data)]
+    return scenario, list(dict.fromkeys(wrong))
+
+
+def _place(line: str, origin: str) -> str:
+    """Key and value of an error, without what is allowed instead."""
+    return line.removeprefix(origin).split(" -> ")[0]
 
 
 def _follows(line: str, origin: str) -> bool:
@@ -88,15 +110,10 @@ def override(scenario: Scenario, overrides: Iterable[str]) -> Scenario:
 
 def baselines(scenario: Scenario) -> dict[str, Scenario]:
     """The scenarios to compare with, by name."""
-    data = scenario.dump()
-    return {line.name: resolve(_changed(data, line), scenario.name) for line in scenario.baselines}
+    return {str(name): resolve(changed, scenario.name) for name, changed in variants(scenario.dump())}
 
 
 def _overridden(data: Data, overrides: Iterable[str], folder: Path | None) -> Data:
     for text in overrides:
         data = apply_overrides(opened(data, split_override(text)[0], folder), [text])
     return data
-
-
-def _changed(data: Data, line: Baseline) -> Data:
-    return {**merge(data, line.change), "name": line.name, "description": line.description, "baselines": []}

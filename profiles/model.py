@@ -72,11 +72,13 @@ class Model(Fact):
 
     @model_validator(mode="after")
     def _shape_agrees(self) -> Self:
-        stated, derived = self.stated_parameters, self.parameters
+        stated, derived, wrong = self.stated_parameters, self.parameters, []
         if stated and abs(derived / stated - 1) > TOLERANCE:
-            raise ValueError(f"parameters: stated {stated / 1e9:.4g} B, but the shape has {derived / 1e9:.4g} B")
+            wrong.append(f"parameters: stated {stated / 1e9:.4g} B, but the shape has {derived / 1e9:.4g} B")
         if self.window and self.window.layers > self.layers:
-            raise ValueError(f"window.layers must be at most layers ({self.layers}), got {self.window.layers}")
+            wrong.append(f"window.layers: at most layers ({self.layers}), got {self.window.layers}")
+        if wrong:
+            raise ValueError("\n".join(wrong))
         return self
 
     @property

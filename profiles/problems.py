@@ -35,7 +35,8 @@ def check(kind: type[T], data: object, origin: str) -> tuple[T | None, list[str]
     except ValidationError as error:
         schema, wrongs = _schema(kind), error.errors(include_url=False)
         outer = {wrong["loc"][:depth] for wrong in wrongs for depth in range(len(wrong["loc"]))}
-        return None, [f"{origin}: {_line(wrong, schema)}" for wrong in wrongs if wrong["loc"] not in outer]
+        lines = [line for wrong in wrongs if wrong["loc"] not in outer for line in _lines(wrong, schema)]
+        return None, [f"{origin}: {line}" for line in lines]
 
 
 @lru_cache
@@ -49,6 +50,13 @@ def suggest(given: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     meant = f"did you mean {near[0]!r}? " if near else ""
     return f"{meant}allowed: {', '.join(names) or 'nothing'}"
+
+
+def _lines(wrong: ErrorDetails, schema: Schema) -> list[str]:
+    """One, or as many as a check of several fields found."""
+    if wrong["type"] != "value_error":
+        return [_line(wrong, schema)]
+    return [_line({**wrong, "msg": line}, schema) for line in wrong["msg"].splitlines()]
 
 
 def _line(wrong: ErrorDetails, schema: Schema) -> str:

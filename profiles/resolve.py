@@ -43,27 +43,28 @@ def fill(data: Data, origin: str, folder: Path | None) -> tuple[Data, list[str]]
     """The data with its workload and its tables of profiles in place, and a line for each that could not be found."""
     filled, problems = _with_workload(data, origin, folder)
     locate(filled, folder)
-    variants = [("", filled), *_varied(filled)]
+    everything = [("", filled), *((f"baselines.{name}.", changed) for name, changed in variants(filled))]
     lacking: dict[str, str] = {}  # what the scenario lacks, its baselines mostly lack too
-    for prefix, each in variants:
+    for prefix, each in everything:
         for line in absent(each):
             lacking.setdefault(line, prefix)
     problems += [f"{origin}: {prefix}{line}" for line, prefix in lacking.items()]
     for kind, places in REFERENCES.items():
         if isinstance(filled.get(kind, {}), dict):
-            wanted = [(prefix + place, name) for prefix, each in variants for place, name in references(each, places)]
+            wanted = [(prefix + place, name) for prefix, each in everything for place, name in references(each, places)]
             wanted += [("", name) for name in ALWAYS.get(kind, ())]
             filled[kind], wrong = _table(kind, filled.get(kind) or {}, wanted, folder)
             problems += [f"{origin}: {line}" for line in wrong]
     return filled, problems
 
 
-def _varied(data: Data) -> Iterator[tuple[str, Data]]:
-    """The baselines that can be made out, each with the key that leads to it."""
+def variants(data: Data) -> Iterator[tuple[object, Data]]:
+    """The baselines that can be made out, by name."""
     lines = data.get("baselines")
     for line in lines if isinstance(lines, list) else ():
         if isinstance(line, dict) and isinstance(line.get("change"), dict):
-            yield f"baselines.{line.get('name')}.", merge(data, line["change"])
+            own = {"name": line.get("name"), "description": line.get("description", ""), "baselines": []}
+            yield line.get("name"), merge(data, line["change"]) | own
 
 
 def references(data: Data, places: tuple[str, ...]) -> Iterator[tuple[str, str]]:

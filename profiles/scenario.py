@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from re import fullmatch
 from typing import Annotated, Any, Literal, Self
@@ -213,23 +213,22 @@ class Scenario(Entry):
         return self.hardware[placement.hardware]
 
     @model_validator(mode="after")
-    def _everything_has_a_place(self) -> Self:
-        known = {*(expert.name for expert in self.ensemble.experts), "value"}
-        homed = {name for place in self.fleet.placement for name in self.names_of(place)}
-        if strangers := sorted(homed - known):
-            raise ValueError(f"fleet.placement: no expert {strangers[0]!r}; experts: {', '.join(sorted(known))}")
-        for name in self.fleet.operations.down:
-            if name not in homed:
-                raise ValueError(f"fleet.operations.down: no model {name!r}; there are {', '.join(sorted(homed))}")
-        needed = known if isinstance(self.ensemble.value, ValueModel) else known - {"value"}
-        if homeless := sorted(needed - homed):
-            raise ValueError(f"fleet.placement: {', '.join(homeless)} lives nowhere; add a placement of it")
+    def _hangs_together(self) -> Self:
+        if wrong := [*self._homeless(), *self._short_of_devices()]:
+            raise ValueError("\n".join(wrong))
         return self
 
-    @model_validator(mode="after")
-    def _devices_suffice(self) -> Self:
-        for (tier, hardware), used in self.devices_used().items():
-            have = self.fleet.tiers[tier].devices.get(hardware, used)
+    def _homeless(self) -> Iterator[str]:
+        known = {*(expert.name for expert in self.ensemble.experts), "value"}
+        homed = {name for place in self.fleet.placement for name in self.names_of(place)}
+        needed = known if isinstance(self.ensemble.value, ValueModel) else known - {"value"}
+        homeless = sorted(needed - homed)
+        if homeless and homed <= known:  # else the name that is wrong is said, and is why
+            yield f"fleet.placement: {', '.join(homeless)} lives nowhere; add a placement of it"
+
+    def _short_of_devices(self) -> Iterator[str]:
+        for (name, hardware), used in self.devices_used().items():
+            tier = self.fleet.tiers.get(name)
+            have = tier.devices.get(hardware, used) if tier else used
             if used > have:
-                raise ValueError(f"fleet.tiers.{tier}.devices.{hardware}: placements take {used}, there are {have}")
-        return self
+                yield f"fleet.tiers.{name}.devices.{hardware}: placements take {used}, there are {have}"

@@ -179,12 +179,15 @@ class Workload(Fact):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
+        wrong = []
         if self.queries is not None and self.duration is not None:
-            raise ValueError("queries and duration exclude each other")
-        replayed = isinstance(self.arrivals, TraceFile)
-        for key in ("prompt_tokens", "answer_tokens"):
-            if isinstance(getattr(self, key), FromTrace) and not replayed:
-                raise ValueError(f"{key}: kind trace needs arrivals of kind trace")
+            wrong.append("queries and duration exclude each other")
+        if not isinstance(self.arrivals, TraceFile):
+            lengths = {"prompt_tokens": self.prompt_tokens, "answer_tokens": self.answer_tokens}
+            read = [key for key, drawn in lengths.items() if isinstance(drawn, FromTrace)]
+            wrong += [f"{key}: kind trace needs arrivals of kind trace" for key in read]
+        if wrong:
+            raise ValueError("\n".join(wrong))
         return self
 
     @property

@@ -81,6 +81,38 @@ def test_all_errors_are_reported_at_once(problems: Ask) -> None:
     )
 
 
+def test_wrong_names_are_reported_beside_all_other_errors(problems: Ask) -> None:
+    said = problems(
+        "engine.block_size=0",
+        "fleet.operations={down: [expert-9], outages: [{tier: mars, at: 0, lasts: -1}], retrys: 1}",
+        "fleet.placement.0.tier=moon",
+        "ensemble.policy={name: cascade, first: me, accept_at: 2}",
+        "ensemble.min_candidates=99",
+        baselines=[{"name": "far", "change": {"fleet": {"tiers": {"here": {"client_link": "wan"}, "sun": {"x": 1}}}}}],
+    )
+    assert sorted(line.split(":")[0] for line in said) == [
+        "baseline far",
+        "engine.block_size",
+        "ensemble.policy.accept_at",
+        "ensemble.policy.first",
+        "fleet.operations.down.0",
+        "fleet.operations.outages.0.lasts",
+        "fleet.operations.outages.0.tier",
+        "fleet.operations.retrys",
+        "fleet.placement.0.tier",
+    ]
+    assert said[-1].startswith("baseline far: fleet.tiers.sun.x: unknown key")
+
+
+def test_too_few_devices_are_reported_beside_all_other_errors(problems: Ask) -> None:
+    said = problems("engine.block_size=0", "seeds=true", "fleet.tiers.here.devices={rtx-4090: 1}")
+    assert [line.split(":")[0].split(" ")[0] for line in said] == [
+        "seeds",
+        "engine.block_size",
+        "fleet.tiers.here.devices.rtx-4090",
+    ]
+
+
 def test_a_wrong_unit_names_the_value_and_the_units(problems: Ask) -> None:
     [said] = problems("workload.arrivals.rate='3 parsec'")
     assert said.startswith(
@@ -99,13 +131,13 @@ def test_a_wrong_unit_names_the_value_and_the_units(problems: Ask) -> None:
         ("ensemble.policy={name: cascade}", "ensemble.policy.first: missing -> a value is needed"),
         (
             "ensemble.policy={name: cascade, first: me}",
-            "ensemble.policy -> no expert 'me'; experts: expert-1, expert-2",
+            "ensemble.policy.first: 'me' -> no such expert; allowed: expert-1, expert-2",
         ),
         ("ensemble.min_candidates=99", "ensemble.min_candidates -> at most 4 are made, got 99"),
         ("fleet.placement.0.mode=shared", "fleet.placement.0.mode: 'shared' -> "),
-        ("fleet.placement.0.tier=moon", "fleet.placement.0.tier -> no tier 'moon'; tiers: here"),
+        ("fleet.placement.0.tier=moon", "fleet.placement.0.tier: 'moon' -> no such tier; allowed: here"),
         ("fleet.placement.0.of=expert-1", "fleet.placement -> expert-2 lives nowhere"),
-        ("fleet.placement.0.of=expert-9", "fleet.placement -> no expert 'expert-9'"),
+        ("fleet.placement.0.of=expert-9", "fleet.placement.0.of: 'expert-9' -> no such expert; did you mean 'exper"),
         (
             "fleet.tiers.here.devices={rtx-4090: 1}",
             "fleet.tiers.here.devices.rtx-4090 -> placements take 2, there are 1",

@@ -63,7 +63,7 @@ def test_what_is_missed_with_a_device_away_is_missed() -> None:
 
 
 def test_what_would_be_replaced_or_is_not_there_cannot_be_away() -> None:
-    with pytest.raises(ConfigError, match="no model 'expert-9'"):
+    with pytest.raises(ConfigError, match=r"down\.0: 'expert-9' -> no such model"):
         small("fleet.operations.down=[expert-9]")
     with pytest.raises(ConfigError, match="autoscale"):
         simulate(load_scenario("failure-day", ["targets.n_minus_1={}"]))
