@@ -11,6 +11,7 @@ from octavo.profiles.fleet import Placement
 from octavo.profiles.latency import LatencyProfile, read_latency
 from octavo.profiles.read import read_data
 from octavo.profiles.scenario import Scenario
+from octavo.simulator.latency.exchange import Exchange, read_exchange
 from octavo.simulator.latency.fit import Fitted
 from octavo.simulator.latency.layers import read_layers
 from octavo.simulator.latency.model import LatencyModel
@@ -38,14 +39,20 @@ def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int =
     if kind == "layers":
         if lora_rank:
             raise ConfigError(f"latency: {scenario.latency}: LoRA layers were not measured; use fit or roofline")
-        exchange = roofline(*shape, *sharded).transfer if placement.devices > 1 else None
-        return read_layers(Path(argument), model, placement.tensor_parallel, exchange, engine.step_overhead)
+        folder, shards = Path(argument), placement.tensor_parallel
+        measured = read_exchange(folder, model, shards) if shards == placement.devices > 1 else None
+        return read_layers(folder, model, shards, measured or _stated(roofline(*shape, *sharded)), engine.step_overhead)
     if kind == "fit":
         coefficients, error = fitted(argument)
         return Physics(f"fit {argument}", coefficients, error, BEND, *shape, *sharded, lora_rank, adapters)
     framework = argument or "vllm"
     host, error = host_of(framework)
     return Silicon(placement.hardware, framework, *shape[1:], *sharded, lora_rank, adapters, host, error)
+
+
+def _stated(physics: Physics) -> Exchange:
+    """What devices exchange as their hardware profile says it."""
+    return lambda tokens, sampled: physics.transfer(tokens)
 
 
 def other_cache(scenario: Scenario) -> str | None:

@@ -8,19 +8,20 @@ tensor-parallel devices exchange, then the head and the sampler for the rows tha
 from __future__ import annotations
 
 import csv
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.model import Model
 from octavo.runtime.core.scheduler import Chunk
 from octavo.simulator.lane import Lane
+from octavo.simulator.latency.attention import Attention, Prefill, Tree, interpolated
+from octavo.simulator.latency.exchange import Exchange
 from octavo.simulator.latency.model import Line
-from octavo.simulator.latency.skew import Batch, Skew, Spread, read_skew
+from octavo.simulator.latency.read_skew import read_skew
+from octavo.simulator.latency.skew import Batch, Skew, Spread, Unequal
 from octavo.simulator.latency.table import Curve
 
 MICROSECOND = 1e-6
@@ -32,48 +33,7 @@ BLOCK = ("gate_up_proj", "act_fn", "down_proj")
 SAMPLED = ("lm_head", "sampler")
 
 EQUAL = Skew()
-Tree = dict[int, Any]
 Rows = list[dict[str, str]]
-
-
-class Attention:
-    """Seconds of one layer's attention by prefill tokens, their KV, decoding rows and mean KV of each.
-
-    Linear along each length in turn; every measured value of one has its own grid of the next, so that grids differ.
-    """
-
-    def __init__(self, points: Mapping[tuple[int, int, int, int], float]) -> None:
-        self._tree: Tree = {}
-        for (chunk, past, rows, context), seconds in sorted(points.items()):
-            under = self._tree.setdefault(chunk, {}).setdefault(past, {}).setdefault(rows, {})
-            under[context] = seconds
-
-    def seconds(self, chunk: float, past: float, rows: float, context: float) -> float:
-        """Of a step that prefills `chunk` tokens after `past` and decodes `rows` of `context` each."""
-        return _interpolated(self._tree, (chunk, past, rows, context))
-
-    def over_context(self, rows: float) -> Curve:
-        """Of decode steps, over the context of all rows together."""
-        contexts = sorted({context for under in self._tree[0][0].values() for context in under})
-        return Curve.through([(rows * value, self.seconds(0, 0, rows, value)) for value in contexts])
-
-
-def _interpolated(tree: Tree, at: tuple[float, ...]) -> float:
-    """Between the neighbours of each length; beyond the last, on as it was."""
-    x, rest = at[0], at[1:]
-    axis = list(tree)
-    if len(axis) == 1 or x <= axis[0]:
-        return _under(tree[axis[0]], rest)
-    upper = min(bisect_right(axis, x), len(axis) - 1)
-    low, high = axis[upper - 1], axis[upper]
-    share = (x - low) / (high - low)
-    if not share:
-        return _under(tree[low], rest)
-    return (1 - share) * _under(tree[low], rest) + share * _under(tree[high], rest)
-
-
-def _under(branch: Any, at: tuple[float, ...]) -> float:
-    return _interpolated(branch, at) if at else float(branch)
 
 
 @dataclass
@@ -88,9 +48,9 @@ class Layers:
     dense: Curve
     head: Curve
     attention: Attention
-    skew: Skew = EQUAL
+    skew: Unequal = EQUAL
     experts: Callable[[int], float] | None = None
-    exchange: Callable[[int], float] | None = None
+    exchange: Exchange | None = None
     overhead: float = 0.0
     batch: Batch | None = None
     _curves: dict[int, Curve] = field(default_factory=dict)
@@ -112,9 +72,9 @@ class Layers:
         if curve is None:
             curve = self._curves[rows] = self.attention.over_context(rows)
         line, fixed, layers = curve.line(context), self._others(rows, rows), self.layers
-        spread = self.batch.spread() if self.batch else Spread()
         # The bucket is that of the batch when its rows came together, so that time goes on without a jump.
-        alpha = self.skew.alpha(0, 0, rows, spread)
+        spread = self._spread(rows)
+        alpha = self._alpha(Prefill(), rows, spread)
         if not alpha:
             return Line(fixed + layers * line.seconds, layers * line.slope, line.until)
         further = rows * spread.above
@@ -124,36 +84,44 @@ class Layers:
         return Line(fixed + layers * seconds, layers * slope, min(line.until, longest.until - further))
 
     def mixed(self, rows: int, context: int, chunks: Sequence[Chunk]) -> float:
-        tokens = sum(chunk.tokens for chunk in chunks)
+        prefill = Prefill(
+            sum(chunk.tokens for chunk in chunks),
+            sum(chunk.tokens * (chunk.start + chunk.tokens / 2) for chunk in chunks),
+        )
         sampled = rows + sum(chunk.completes for chunk in chunks)
-        pairs = sum(chunk.tokens * (chunk.start + chunk.tokens / 2) for chunk in chunks)
-        # Several prompts in one step are as much work as one chunk that attends to as many pairs of tokens.
-        past = pairs / tokens - tokens / 2
-        attention = self._attention(tokens, max(past, 0.0), rows, context / rows if rows else 0.0)
-        if past < 0:
-            alone = self.attention.seconds(tokens, 0.0, 0, 0)
-            attention -= alone * (1 - pairs / (tokens * tokens / 2))
-        return self._others(rows + tokens, sampled) + self.layers * attention
+        attention = self._attention(prefill, rows, context / rows if rows else 0.0)
+        return self._others(rows + prefill.tokens, sampled) + self.layers * attention
 
-    def _attention(self, tokens: int, past: float, rows: int, mean: float) -> float:
+    def _attention(self, prefill: Prefill, rows: int, mean: float) -> float:
         """Of one layer, rows of unequal context counted."""
-        seconds = self.attention.seconds(tokens, past, rows, mean)
-        spread = self.batch.spread() if self.batch and rows else Spread()
-        alpha = self.skew.alpha(tokens, past, rows, spread)
+        seconds, spread = self.attention.seconds(prefill, rows, mean), self._spread(rows)
+        alpha = self._alpha(prefill, rows, spread)
         if not alpha:
             return seconds
-        return seconds + alpha * max(self.attention.seconds(tokens, past, rows, mean + spread.above) - seconds, 0.0)
+        return seconds + alpha * max(self.attention.seconds(prefill, rows, mean + spread.above) - seconds, 0.0)
+
+    def _spread(self, rows: int) -> Spread:
+        return self.batch.spread() if self.batch and rows else Spread()
+
+    def _alpha(self, prefill: Prefill, rows: int, spread: Spread) -> float:
+        """How far a step is on the way from equal rows to rows that are all as long as the longest."""
+
+        def gap() -> float:
+            equal, longest = (self.attention.seconds(prefill, rows, at) for at in (spread.mean, spread.longest))
+            return longest / equal - 1
+
+        return self.skew.alpha(prefill.tokens, max(prefill.past, 0.0), rows, spread, gap)
 
     def _others(self, tokens: int, sampled: int) -> float:
         """Seconds of a step without its attention."""
         found = self.overhead + self.dense.line(tokens).seconds
         found += self.head.line(sampled).seconds if sampled else 0.0
         found += self.experts(tokens) if self.experts else 0.0
-        return found + (self.exchange(tokens) if self.exchange else 0.0)
+        return found + (self.exchange(tokens, sampled) if self.exchange else 0.0)
 
 
 def read_layers(
-    folder: Path, model: Model, shards: int = 1, exchange: Callable[[int], float] | None = None, overhead: float = 0.0
+    folder: Path, model: Model, shards: int = 1, exchange: Exchange | None = None, overhead: float = 0.0
 ) -> Layers:
     """From the tables of a folder, or of its `tp1`, `tp2`, ... by `shards`. Raises ConfigError naming the file.
 
@@ -165,12 +133,6 @@ def read_layers(
         raise ConfigError(f"{folder}: measured on {at.name.removeprefix('tp')} devices, not on {shards}")
     if (at / "linear_attention.csv").exists():
         raise ConfigError(f"{at / 'linear_attention.csv'}: layers of linear attention are not supported")
-    points = {}
-    for row in _rows(at / "attention.csv", "prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "time_us"):
-        if (kernel := row.get("layer", "attention")) != "attention":
-            raise ConfigError(f"{at / 'attention.csv'}: attention of kind {kernel} is not supported")
-        key = (int(row["prefill_chunk"]), int(row["kv_prefill"]), int(row["n_decode"]), int(row["kv_decode"]))
-        points[key] = float(row["time_us"]) * MICROSECOND
     times = {name: model.layers * count for name, count in EVERY.items()} | dict.fromkeys(ONCE, 1)
     times |= dict.fromkeys(BLOCK, model.layers - model.sparse_layers)
     needed = ["qkv_proj", "o_proj", *(("gate_up_proj", "down_proj") if model.layers > model.sparse_layers else ())]
@@ -179,12 +141,28 @@ def read_layers(
         model.layers,
         _summed(at / "dense.csv", "tokens", times, needed),
         _summed(at / "per_sequence.csv", "sequences", dict.fromkeys(SAMPLED, 1), ["lm_head"]),
-        Attention(points),
+        _attention(at / "attention.csv"),
         read_skew(at),
         _experts(at, model, shards),
         exchange,
         overhead,
     )
+
+
+def _attention(path: Path) -> Attention:
+    """Of rows that decode one token each; a table is by what tokens attend to, or by what was computed before them."""
+    rows = _rows(path, "prefill_chunk", "n_decode", "kv_decode", "time_us")
+    second = "prefill_key" if "prefill_key" in rows[0] else "kv_prefill"
+    points: dict[tuple[float, float, int, int], float] = {}
+    for row in _checked(path, rows, second):
+        if (kernel := row.get("layer", "attention")) != "attention":
+            raise ConfigError(f"{path}: attention of kind {kernel} is not supported")
+        if row.get("decode_q_len", "1") == "1":
+            key = (int(row["prefill_chunk"]), float(row[second]), int(row["n_decode"]), int(row["kv_decode"]))
+            points[key] = float(row["time_us"]) * MICROSECOND
+    if (0, 0.0) not in {key[:2] for key in points}:
+        raise ConfigError(f"{path}: no steps that decode alone (prefill_chunk 0) were measured")
+    return Attention(points, keyed=second == "prefill_key")
 
 
 def _summed(path: Path, axis: str, times: Mapping[str, int], needed: Sequence[str]) -> Curve:
@@ -201,8 +179,11 @@ def _summed(path: Path, axis: str, times: Mapping[str, int], needed: Sequence[st
     return Curve.through([(x, sum(count * curve.line(x).seconds for count, curve in curves)) for x in xs])
 
 
-def _experts(folder: Path, model: Model, shards: int) -> Callable[[int], float] | None:
-    """Of all sparse layers over a step's tokens, which visit as many experts as when all are equally likely."""
+def _experts(folder: Path, model: Model, shards: int, spread: int = 1) -> Callable[[int], float] | None:
+    """Of all sparse layers over a step's tokens, which visit as many experts as when all are equally likely.
+
+    Newer tables say over how many devices a layer's experts are `spread` (`ep`); without it they are on one.
+    """
     path = folder / "moe.csv"
     if (moe := model.moe) is None:
         if path.exists():
@@ -211,12 +192,15 @@ def _experts(folder: Path, model: Model, shards: int) -> Callable[[int], float] 
     if shards > 1:
         raise ConfigError(f"{folder}: sparse layers were measured on one device, not on {shards}")
     tree: Tree = {}
-    for row in _rows(path, "tokens", "activated_experts", "time_us"):
+    rows = [r for r in _rows(path, "tokens", "activated_experts", "time_us") if r.get("ep", "1") == str(spread)]
+    if not rows:
+        raise ConfigError(f"{path}: experts spread over {spread} devices (ep) were not measured")
+    for row in rows:
         seconds = float(row["time_us"]) * MICROSECOND
         tree.setdefault(int(row["activated_experts"]), {})[int(row["tokens"])] = seconds
     ordered = {visited: dict(sorted(tree[visited].items())) for visited in sorted(tree)}
     layers, experts, missed = model.sparse_layers, moe.experts, 1 - moe.active / moe.experts
-    return lambda tokens: layers * _interpolated(ordered, (experts * (1 - missed**tokens), tokens))
+    return lambda tokens: layers * interpolated(ordered, (experts * (1 - missed**tokens), tokens))
 
 
 def _rows(path: Path, *columns: str) -> Rows:
@@ -228,6 +212,10 @@ def _rows(path: Path, *columns: str) -> Rows:
         raise ConfigError(f"{path}: {error.strerror}; a table of measured layers") from None
     if not rows:
         raise ConfigError(f"{path}: no lines; a table of measured layers")
+    return _checked(path, rows, *columns)
+
+
+def _checked(path: Path, rows: Rows, *columns: str) -> Rows:
     for number, row in enumerate(rows, 2):
         for column in columns:
             if column != "layer" and not _is_number(row.get(column)):

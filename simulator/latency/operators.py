@@ -35,6 +35,7 @@ SYSTEMS = {
     "h200": "h200_sxm",
     "l40s": "l40s",
     "rtx-pro-6000": "rtx_pro_6000_server",
+    "rtx-pro-6000-server": "rtx_pro_6000_server",
 }
 """The package's name of a hardware profile."""
 PRODUCTS: dict[Precision, tuple[str, ...]] = {

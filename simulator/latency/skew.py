@@ -6,19 +6,17 @@ many rows are long, the longest context, and what the prefill attends to (skew_f
 
 from __future__ import annotations
 
-import csv
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import log1p
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from octavo.profiles.errors import ConfigError
-from octavo.profiles.read import read_data
 from octavo.simulator.lane import Lane
 
 Bucket = tuple[str, str, str, str]
+Gap = Callable[[], float]
+"""How much longer attention takes if all rows are as long as the longest, relative to rows of the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +30,23 @@ class Axis:
         return self.labels[min(bisect_left(self.edges, value), len(self.labels) - 1)]
 
 
+class Unequal(Protocol):
+    """How far a step of unequal rows is on the way from equal ones to all of the longest."""
+
+    def alpha(self, chunk: float, past: float, rows: int, spread: Spread, gap: Gap) -> float:
+        """Of `rows` that decode contexts of this spread, beside a prefill of `chunk` tokens after `past`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """Alpha of a batch; `usual` where no bucket of its kind was measured, and nothing where no skew was."""
+    """Alpha by what the batch is: `usual` where no bucket of its kind was measured, and nothing where no skew was."""
 
     usual: float = 0.0
     axes: Mapping[str, Axis] = field(default_factory=dict)
     alphas: Mapping[int, Mapping[Bucket, float]] = field(default_factory=dict)
 
-    def alpha(self, chunk: float, past: float, rows: int, spread: Spread) -> float:
-        """Of `rows` that decode contexts of this spread, beside a prefill of `chunk` tokens after `past`.
+    def alpha(self, chunk: float, past: float, rows: int, spread: Spread, gap: Gap) -> float:
+        """Whatever the gap is.
 
         Prefills were measured at a few sizes: the nearest on a scale of ratios counts.
         """
@@ -93,37 +98,3 @@ class Batch:
             self._spread = Spread(min(lengths), sum(lengths) / len(lengths), max(lengths)) if lengths else Spread()
             self._seen = now
         return self._spread
-
-
-def read_skew(folder: Path) -> Skew:
-    """Of one degree of tensor parallelism (a folder `tp1`); none where it was not fitted on this device."""
-    meta_path = folder.parent / "meta.yaml"
-    fit = read_data(meta_path, str(meta_path)).get("skew_fit") or {}
-    if not fit.get("enabled"):
-        return Skew()
-    degree = folder.name.removeprefix("tp")
-    each = {str(key): value for key, value in (fit.get("per_tp") or {}).items()}
-    found: dict[str, Any] = each.get(degree, {})
-    bins = found.get("bucket_axes") or fit.get("bucket_axes")
-    path = folder / "skew_fit.csv"
-    try:
-        usual = float(found.get("alpha_default", fit.get("alpha_default", 0.0)))
-        if bins is None or not path.is_file():
-            return Skew(usual)
-        axes = {
-            name: Axis(tuple(map(float, bins[f"{name}_bins"][1:-1])), tuple(bins[f"{name}_labels"]))
-            for name in ("n", "skew_rate", "kv_big", "kp")
-        }
-        return Skew(usual, axes, _alphas(path))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{meta_path}: skew_fit and {path.name} do not fit together ({error!r})") from None
-
-
-def _alphas(path: Path) -> dict[int, dict[Bucket, float]]:
-    found: dict[int, dict[Bucket, float]] = {}
-    with path.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            if row.get("layer", "attention") == "attention":
-                bucket = row["n_label"], row["skew_rate_label"], row["kv_big_label"], row["kp_label"]
-                found.setdefault(int(row["pc"]), {})[bucket] = float(row["alpha"])
-    return found

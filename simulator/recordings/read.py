@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo.profiles.errors import ConfigError
+from octavo.simulator.recordings.cached import with_cached
 from octavo.simulator.recordings.request import Engine, Request, Served, served
 
 FORMATS = {
@@ -20,7 +21,8 @@ FORMATS = {
     "vLLM": "the JSON of `vllm bench serve --save-result --save-detailed`",
     "GuideLLM": "benchmarks.json, of one benchmark",
     "AIPerf": "profile_export.jsonl",
-    "table": "CSV or JSON Lines: arrival, prompt_tokens, answer_tokens, first_token, ended (seconds on one clock)",
+    "table": "CSV or JSON Lines: arrival, prompt_tokens, answer_tokens, first_token, ended (seconds on one clock), "
+    "and, where known, cached_tokens",
 }
 _ONE = {"queued_ts", "arrival", "metadata", "timestamp"}
 """Keys by which a file of one line is told from a document."""
@@ -48,7 +50,9 @@ def read_served(path: Path) -> Served:
         raise ConfigError(f"{found}: no requests with times; there may be {_forms()}")
     first = rows[0]
     if "queued_ts" in first:
-        return _requests(found, rows, _llmservingsim, _engine(found.parent / "meta.json"))
+        return _requests(
+            found, rows, _llmservingsim, _engine(found.parent / "meta.json"), found.parent / "timeseries.csv"
+        )
     if isinstance(first.get("metadata"), dict) and "metrics" in first:
         return _requests(found, rows, _aiperf, Engine())
     if "arrival" in first and "ended" in first:
@@ -97,8 +101,8 @@ def _json_lines(path: Path, text: str) -> list[Row]:
     return rows
 
 
-def _requests(path: Path, rows: Sequence[Row], parse: Parse, engine: Engine) -> Served:
-    """All requests that were answered."""
+def _requests(path: Path, rows: Sequence[Row], parse: Parse, engine: Engine, series: Path | None = None) -> Served:
+    """All requests that were answered; a time `series` may say how much of their prompts was cached."""
     kept, failed = [], 0
     for number, row in enumerate(rows, 1):
         try:
@@ -116,6 +120,12 @@ def _requests(path: Path, rows: Sequence[Row], parse: Parse, engine: Engine) -> 
     notes = [f"{failed} of {len(rows)} requests failed on the server and are left out"] if failed else []
     if any(request.first_token is None for request in kept):
         notes.append("not all requests have the time of their first token")
+    if series:
+        kept = with_cached(kept, series, engine.settings.get("block_size") or 16)
+        if cached := sum(request.cached_tokens for request in kept):
+            notes.append(
+                f"{cached:,} prompt tokens were found in the cache, by the second; of which requests is guessed"
+            )
     return served(str(path), kept, engine, tuple(notes))
 
 
@@ -127,6 +137,7 @@ def _table(row: Row) -> Request | None:
         int(row["answer_tokens"]),
         None if first in (None, "") else float(first),
         float(row["ended"]),
+        int(row.get("cached_tokens") or 0),
     )
 
 
@@ -161,10 +172,12 @@ def _engine(path: Path) -> Engine:
         "precision": _precision(asked.get("dtype")),
         "kv_precision": _precision(asked.get("kv_cache_dtype")),
     }
-    known = {key: value for key, value in settings.items() if value is not None}
     degrees = {"tensor_parallel": "tensor", "pipeline_parallel": "pipeline", "replicas": "data"}
     spread = {**(resolved.get("parallel_config") or {}), **asked}
     sizes = {key: spread.get(f"{name}_parallel_size") for key, name in degrees.items()}
+    if settings["kv_blocks"] and sizes["replicas"]:
+        settings["kv_blocks"] //= sizes["replicas"]  # vLLM adds up what its data-parallel engines have
+    known = {key: value for key, value in settings.items() if value is not None}
     return Engine(known, {key: size for key, size in sizes.items() if size}, meta.get("model"), device)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record
@@ -11,18 +11,26 @@ from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: its tokens, and seconds on the recording's clock. `first_token` is None where it was not noted."""
+    """One request: its tokens, and seconds on the recording's clock. `first_token` is None where it was not noted.
+
+    `cached_tokens` of the prompt were found in the server's cache.
+    """
 
     arrival: float
     prompt_tokens: int
     answer_tokens: int
     first_token: float | None
     ended: float
+    cached_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.prompt_tokens < 1 or self.answer_tokens < 1:
             raise ValueError(
                 f"{self.prompt_tokens} prompt and {self.answer_tokens} answer tokens: at least one of each"
+            )
+        if not 0 <= self.cached_tokens < self.prompt_tokens:
+            raise ValueError(
+                f"{self.cached_tokens} of {self.prompt_tokens} prompt tokens cached: at least one is computed"
             )
         first = self.arrival if self.first_token is None else self.first_token
         if not self.arrival <= first <= self.ended < float("inf"):
@@ -65,12 +73,11 @@ def served(name: str, requests: list[Request], engine: Engine, notes: tuple[str,
     return Served(
         name,
         tuple(
-            Request(
-                r.arrival - start,
-                r.prompt_tokens,
-                r.answer_tokens,
-                None if r.first_token is None else r.first_token - start,
-                r.ended - start,
+            replace(
+                r,
+                arrival=r.arrival - start,
+                first_token=None if r.first_token is None else r.first_token - start,
+                ended=r.ended - start,
             )
             for r in ordered
         ),

@@ -10,6 +10,7 @@ from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Scenario
 from octavo.runtime.core.trace import Record
 from octavo.simulator.arrivals import Recording
+from octavo.simulator.recordings.cached import prefixes
 from octavo.simulator.recordings.request import Served
 from octavo.simulator.run import prepare
 
@@ -28,11 +29,16 @@ def simulate_served(scenario: Scenario, served: Served) -> list[Record]:
             f"{scenario.name}: a recorded request is one inference, a query of this scenario up to "
             f"{ensemble.inferences_per_query}; start from the scenario one-server"
         )
-    requests = served.requests
+    requests, block = served.requests, scenario.engine.block_size
+    names = prefixes(requests, block)
+    if names:  # a name is of one block then
+        workload = scenario.workload.model_copy(update={"shared_prefix_tokens": 0})
+        scenario = scenario.model_copy(update={"workload": workload})
     load = Recording(
         np.array([request.arrival for request in requests]),
         np.array([request.prompt_tokens for request in requests]),
         np.array([request.answer_tokens for request in requests]),
+        names,
     )
     ready = prepare(scenario, 0, trace=True, recorded=load)
     ready.world.run()

@@ -11,7 +11,7 @@ import pytest
 from octavo import cli
 from octavo.profiles import load_scenario
 from octavo.profiles.errors import ConfigError
-from octavo.runtime.core.trace import InferenceRecord
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord
 from octavo.simulator.recordings import Request, changes, doubts, read_served, simulate_served
 
 TWO = (Request(0.0, 100, 11, 0.2, 1.2), Request(0.5, 50, 3, 0.75, 1.0))
@@ -106,11 +106,34 @@ def test_the_engine_that_served_is_the_engine_that_is_simulated(tmp_path: Path) 
     served = read_served(llmservingsim(tmp_path))
     scenario = load_scenario("one-server", changes(served))
     engine = scenario.engine
-    assert (engine.kv_blocks, engine.block_size, engine.max_num_seqs) == (1234, 32, 8)
+    assert (engine.kv_blocks, engine.block_size, engine.max_num_seqs) == (411, 32, 8), "1234 of three replicas"
     assert (engine.max_num_batched_tokens, engine.prefix_caching, engine.precision) == (512, False, "fp16")
     place = scenario.fleet.placement[0]
     assert (place.tensor_parallel, place.pipeline_parallel, place.replicas) == (2, 1, 3)
     assert doubts(scenario, served) == ["the recording's device is NVIDIA GeForce RTX 3090, the scenario's rtx-4090"]
+
+
+def test_what_the_server_found_in_its_cache_is_found_in_the_simulation(tmp_path: Path) -> None:
+    """A time series says how much in each second; a table may say of which request."""
+    rows = [dict(zip(NAMED, (i, 500, 4, i + 0.5, i + 0.9), strict=True)) for i in range(8)]
+    path = tmp_path / "server.csv"
+    lines = [",".join(map(str, [*row.values(), 320 * (i == 6)])) for i, row in enumerate(rows)]
+    path.write_text("\n".join([",".join([*NAMED, "cached_tokens"]), *lines]))
+    said = read_served(path)
+    names = ("input_toks", "output_toks", "queued_ts", "first_token_ts", "last_token_ts")
+    order = ("prompt_tokens", "answer_tokens", "arrival", "first_token", "ended")
+    as_vllm = [dict(zip(names, (row[key] for key in order), strict=True)) for row in rows]
+    (tmp_path / "requests.jsonl").write_text("\n".join(map(json.dumps, as_vllm)))
+    series = [f"{t}.0,500,{330 * (t == 7)}" for t in range(1, 9)]
+    (tmp_path / "timeseries.csv").write_text("\n".join(["t,prompt_throughput,prompt_cached_throughput", *series]))
+    timed = read_served(tmp_path)
+    assert timed.requests == said.requests, "in whole blocks"
+    assert "320 prompt tokens" in timed.notes[0]
+    scenario = load_scenario("one-server", ["engine.max_num_batched_tokens=128"])
+    firsts = [r.ttft for r in simulate_served(scenario, said) if isinstance(r, QueryRecord)]
+    assert firsts[6]
+    assert firsts[5]
+    assert firsts[6] < 0.6 * firsts[5], "180 tokens of 500 are left to compute"
 
 
 def test_recorded_requests_come_when_they_came_and_are_as_long(tmp_path: Path) -> None:
