@@ -69,6 +69,14 @@ class Hardware(Fact):
     price: DevicePrice = DevicePrice()
 
     flops_efficiency: Share = Field(default=0.6, description="reached share of the peak in large matrix products")
+    attention_efficiency: Share | None = Field(
+        default=None, description="reached share of the peak when prompts attend; None: flops_efficiency"
+    )
+    mixed_tile: int = Field(
+        default=1,
+        gt=0,
+        description="tokens that attention computes for a row that decodes beside a prefill: 64 in FlashAttention-2",
+    )
     bandwidth_efficiency: Share = Field(default=0.8, description="reached share of the peak when weights are read")
     interconnect_efficiency: Share = Field(default=0.7)
     step_overhead: Seconds = Field(default=100e-6, description="per step: launches, sampling, scheduling")

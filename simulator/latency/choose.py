@@ -47,7 +47,9 @@ def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int =
         return Physics(f"fit {argument}", coefficients, error, BEND, *shape, *sharded, lora_rank, adapters)
     framework = argument or "vllm"
     host, error = host_of(framework)
-    return Silicon(placement.hardware, framework, *shape[1:], *sharded, lora_rank, adapters, host, error)
+    # TensorRT-LLM computes prompts and decoding rows in kernels of their own, SGLang in steps of their own.
+    tile = scenario.hardware_of(placement).mixed_tile if framework == "vllm" else 1
+    return Silicon(placement.hardware, framework, *shape[1:], *sharded, lora_rank, adapters, host, error, tile)
 
 
 def _stated(physics: Physics) -> Exchange:

@@ -47,7 +47,7 @@ def stated(hardware: Hardware) -> Coefficients:
         weights=1 / hardware.bandwidth_efficiency,
         compute=1 / hardware.flops_efficiency,
         kv=1 / hardware.bandwidth_efficiency,
-        attention=1 / hardware.flops_efficiency,
+        attention=1 / (hardware.attention_efficiency or hardware.flops_efficiency),
         message=hardware.interconnect_latency,
         transfer=1 / hardware.interconnect_efficiency,
     )
@@ -62,6 +62,7 @@ class Physics:
     """A model on `tensor_parallel` x `pipeline_parallel` devices of one kind; `overhead` is the host's, per step.
 
     `bend` is how sharp the roofline's corner is, (memory^bend + compute^bend)^(1/bend); None: the larger of both.
+    `tile` is how many tokens attention computes for a row that decodes beside a prefill (Hardware.mixed_tile).
     """
 
     name: str
@@ -77,6 +78,7 @@ class Physics:
     overhead: float = 0.0
     lora_rank: int = 0
     adapters: int = 0
+    tile: int = 1
     _linear: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,7 +110,7 @@ class Physics:
         tokens, sampled, pairs, reads = self.work.chunk_totals(chunks)
         attention = max(pairs * self.pair, reads * self.read)
         if rows:
-            attention += self.work.seen(rows, context)[0] * self.seen
+            attention += self.work.seen(rows, context)[0] * max(self.seen, self.tile * self.pair)
         return self._others(rows + tokens, rows + sampled, rows + len(chunks)) + attention
 
     def _others(self, tokens: int, sampled: int, sequences: int) -> float:

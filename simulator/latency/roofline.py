@@ -24,4 +24,4 @@ def roofline(
 ) -> Physics:
     """Physics with what the hardware profile says is reached."""
     shape = (hardware, model, precision, kv_precision, tensor_parallel, pipeline_parallel, overhead)
-    return Physics("roofline", stated(hardware), BAND, None, *shape, lora_rank, adapters)
+    return Physics("roofline", stated(hardware), BAND, None, *shape, lora_rank, adapters, hardware.mixed_tile)

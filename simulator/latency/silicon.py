@@ -19,6 +19,9 @@ from octavo.simulator.latency.operators import FRAMEWORKS, SYSTEMS, Operators
 from octavo.simulator.latency.table import Curve
 from octavo.simulator.latency.work import Work
 
+LONG = 2048
+"""Tokens of a prompt whose attention goes at the pace of full tiles."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -33,7 +36,8 @@ class Host:
 class Silicon:
     """A model on `tensor_parallel` x `pipeline_parallel` devices under a framework. Raises ConfigError, MachineError.
 
-    `error` is what was seen on servers that the host's seconds were not fitted to.
+    `error` is what was seen on servers that the host's seconds were not fitted to; `tile` is how many tokens attention
+    computes for a row that decodes beside a prefill (Hardware.mixed_tile).
     """
 
     hardware: str
@@ -48,6 +52,7 @@ class Silicon:
     adapters: int = 0
     host: Host = Host()
     error: float = 0.1
+    tile: int = 1
     _bases: dict[tuple[int, int], float] = field(default_factory=dict)
     _curves: dict[int, Curve] = field(default_factory=dict)
 
@@ -71,7 +76,9 @@ class Silicon:
         self._reduce = operators.all_reduce(shards) if shards > 1 else None
         exchanges = model.layers if shards > 1 else 0
         self._fixed = self.overhead + self.host.step + self.host.exchange * exchanges
-        self._adapter_bytes = 2 * Work(model, self.precision, self.kv_precision, self.lora_rank).adapter_parameters
+        self._work = Work(model, self.precision, self.kv_precision, self.lora_rank)
+        self._adapter_bytes = 2 * self._work.adapter_parameters
+        self._pair = self._prefill.at(1, LONG) / (LONG**2 / 2) if self.tile > 1 else 0.0
 
     @property
     def label(self) -> str:
@@ -93,7 +100,8 @@ class Silicon:
         sampled = rows + sum(chunk.completes for chunk in chunks)
         attention = self.model.layers * self._attend(chunks)
         if rows:
-            attention += self.decode(rows, context).seconds - self._others(rows, rows, rows)
+            alone = self.decode(rows, context).seconds - self._others(rows, rows, rows)
+            attention += max(alone, self.tile * self._work.seen(rows, context)[0] * self._pair)
         return self._others(rows + tokens, sampled, rows + len(chunks)) + attention
 
     def _over_context(self, rows: int) -> Curve:

@@ -62,6 +62,7 @@ def models() -> list[LatencyModel]:
         roofline(h100, llama),
         roofline(h100, llama, tensor_parallel=4),
         roofline(h100, windowed),
+        roofline(load_hardware("rtx-pro-6000-server"), llama),
         roofline(load_hardware("h200"), load_model("mixtral-8x7b")),
         Table(profile()),
         Physics("made-up", Coefficients(), 0.1, BEND, h100, llama),
@@ -144,6 +145,16 @@ def test_tensor_parallel_devices_are_faster_but_not_by_their_number() -> None:
     one, four = (roofline(load_hardware("h100-sxm"), load_model("llama-3.1-70b"), tensor_parallel=n) for n in (1, 4))
     ratio = one.decode(8, 8000).seconds / four.decode(8, 8000).seconds
     assert 1.5 < ratio < 4
+
+
+def test_a_row_beside_a_prefill_costs_a_tile_of_attention() -> None:
+    """FlashAttention-2 computes 64 tokens for every row of a mixed step; rows among rows share their heads' reads."""
+    device, model = load_hardware("rtx-4090"), load_model("llama-3.1-8b")
+    assert device.mixed_tile == 64
+    tiled, packed = (roofline(device.model_copy(update={"mixed_tile": tile}), model) for tile in (64, 1))
+    assert tiled.decode(64, 64_000).seconds == packed.decode(64, 64_000).seconds
+    more = tiled.mixed(64, 64_000, [chunk(500)]) - packed.mixed(64, 64_000, [chunk(500)])
+    assert more == pytest.approx(64_000 * model.layers * (64 * tiled.pair - tiled.read))
 
 
 def test_a_table_that_was_measured_over_another_kind_of_cache_is_told(tmp_path: Path) -> None:

@@ -32,3 +32,14 @@ def test_a_real_server_is_reproduced(gpu: str) -> None:
     if gpu == "RTX4090":
         preempted = sum(record.preemptions for record in simulated if isinstance(record, InferenceRecord))
         assert 150 < preempted < 230  # the server counted 190
+
+
+def test_a_real_server_is_reproduced_from_operators_that_others_measured() -> None:
+    """Nothing here was measured on that server: operators on the same device, and FlashAttention-2's tiles."""
+    if not DATA.is_dir():
+        pytest.skip(f"{DATA} is not here: recordings of real servers")
+    pytest.importorskip("aiconfigurator_core", reason="operator tables: the extra silicon")
+    served = read_served(DATA / "bench" / "RTXPRO6000" / MODEL)
+    device = ["latency=silicon", "fleet.placement.0.hardware=rtx-pro-6000-server"]
+    simulated = simulate_served(load_scenario("one-server", [*changes(served), *device]), served)
+    validate(served.records("expert-1"), simulated, "operators").gate(GATE)
