@@ -252,7 +252,7 @@ def simulation(results: Sequence[Simulation], out: Path | None, trace_out: Path 
         terminal.say(f"- {', '.join(names) if len(names) < len(results) else 'all'}: {remark}")
     if sure := _intervals(first):
         terminal.say(f"95 % over seeds{' and error band' if first.banded else ''}: {sure}")
-    terminal.say(f"step times: {first.latency_model}; error band +-{first.band:.0%}; {len(first.seeds)} seeds")
+    terminal.say(f"step times: {first.latency_model}; error band {first.band}; {len(first.seeds)} seeds")
 
 
 def _intervals(result: Simulation) -> str:

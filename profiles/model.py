@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from octavo.profiles.fact import Entry, Fact
 from octavo.profiles.quantity import BITS, Count, Precision
 
+VOCABULARY_BITS = 16.0
+"""Of embedding and head, at least: published checkpoints in fewer bits leave them as they were."""
 TOLERANCE = 0.02
 """How far a stated parameter count may be from the shape's: biases and a few norms are not in the shape."""
 
@@ -150,19 +152,26 @@ class Model(Fact):
 
     def weight_bytes(self, precision: Precision) -> float:
         sparse = self._expert_parameters(self.moe.experts if self.moe else 0)
-        return ((self.parameters - sparse) * BITS[precision] + sparse * self._expert_bits(precision)) / 8
+        vocabulary = self.embedding_parameters * (1 if self.tied_embeddings else 2)
+        return self._bytes(self.parameters - sparse - vocabulary, vocabulary, sparse, precision)
+
+    def _bytes(self, dense: float, vocabulary: float, sparse: float, precision: Precision) -> float:
+        """Of so many parameters of each kind."""
+        bits, own = BITS[precision], self._expert_bits(precision)
+        return (dense * bits + vocabulary * max(bits, VOCABULARY_BITS) + sparse * own) / 8
 
     def weight_bytes_read(self, precision: Precision, tokens: float) -> float:
         """Bytes of weights that a step over `tokens` tokens reads: of a sparse layer only the experts that are visited.
 
         Expects tokens to choose experts independently: E (1 - (1 - k/E)^tokens) of E are visited.
         """
+        head = self.embedding_parameters
+        dense = self.flops_per_token / 2 - head
         if self.moe is None:
-            return self.flops_per_token / 2 * BITS[precision] / 8
-        always = self.flops_per_token / 2 - self._expert_parameters(self.moe.active)
+            return self._bytes(dense, head, 0.0, precision)
         visited = self.moe.experts * (1 - (1 - self.moe.active / self.moe.experts) ** tokens)
         sparse = self._expert_parameters(visited)
-        return (always * BITS[precision] + sparse * self._expert_bits(precision)) / 8
+        return self._bytes(dense - self._expert_parameters(self.moe.active), head, sparse, precision)
 
     @property
     def kv_elements_per_token(self) -> int:

@@ -33,8 +33,10 @@ class Engine(Entry):
     memory_utilization: Share = 0.9
     prefix_caching: bool = True
     chunked_prefill: bool = True
-    schedule: Literal["mixed", "prefill_first"] = Field(
-        default="mixed", description="prompts beside decodes, as vLLM V1; or all prompts before decodes, as SGLang"
+    schedule: Literal["auto", "mixed", "prefill_first"] = Field(
+        default="auto",
+        description="mixed: prompts beside decodes, as vLLM V1; prefill_first: all prompts before decodes, as SGLang; "
+        "auto: as the framework that latency names",
     )
     step_overhead: Seconds = Field(default=0.0, description="of the host per step, above the hardware's")
     request_overhead: Seconds = Field(default=0.0, description="of the host per inference")
@@ -201,6 +203,12 @@ class Scenario(Entry):
         """Devices that are there (and paid for), per (tier, hardware): as the tiers say, or else those used."""
         stated = {(name, hw): n for name, tier in self.fleet.tiers.items() for hw, n in tier.devices.items()}
         return dict(self.devices_used()) | stated
+
+    @property
+    def prefill_first(self) -> bool:
+        """Whether prompts go before decodes, as said or as the framework does whose step times are asked for."""
+        said = self.engine.schedule
+        return self.latency.endswith(":sglang") if said == "auto" else said == "prefill_first"
 
     def without(self, name: str) -> Scenario:
         """One replica of a model (and of all that stand with it) is away, and the targets are those for that."""

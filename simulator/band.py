@@ -17,12 +17,13 @@ def banded(result: Result) -> Result:
     The changes are those of the first seed's run, on the same arrivals and lengths; they are added to the bounds that
     the seeds give. A system that only keeps up when steps are as short as estimated is noted.
     """
-    if result.overloaded or not result.band:
+    if result.overloaded or not any(result.band):
         return result
-    base, fast, slow = (run(result.scenario, result.seeds[0], pace=1 + b) for b in (0.0, -result.band, result.band))
+    shorter, longer = result.band
+    base, fast, slow = (run(result.scenario, result.seeds[0], pace=1 + by) for by in (0.0, -shorter, longer))
     notes = result.notes
     if slow.overloaded:
-        notes = (*notes, f"OVERLOADED if steps take {result.band:.0%} longer than estimated, which they may")
+        notes = (*notes, f"OVERLOADED if steps take {longer:.0%} longer than estimated, which they may")
     changes = [_changes(base, other) for other in (fast, slow)]
     metrics = {name: _widened(each, [c.get(name, 0.0) for c in changes]) for name, each in result.metrics.items()}
     return replace(result, metrics=metrics, notes=notes, banded=True)

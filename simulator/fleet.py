@@ -217,7 +217,7 @@ def limits_of(scenario: Scenario, blocks: int) -> Limits:
         prefix_caching=engine.prefix_caching,
         hash_tokens=hash_tokens(scenario),
         chunked=engine.chunked_prefill,
-        prefill_first=engine.schedule == "prefill_first",
+        prefill_first=scenario.prefill_first,
     )
 
 

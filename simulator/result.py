@@ -11,6 +11,7 @@ from typing import Any
 from octavo.profiles.scenario import Scenario, Targets
 from octavo.runtime.core.trace import Record
 from octavo.simulator.estimate import Estimate, tidy
+from octavo.simulator.latency.model import Band
 
 Track = Mapping[str, Any]
 MOST_LATENCIES = 2000
@@ -31,7 +32,7 @@ class Result:
     costs: Mapping[str, float]
     devices: Mapping[tuple[str, str], float]
     latency_model: str
-    band: float
+    band: Band
     overloaded: str | None = None
     notes: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -71,7 +72,7 @@ class Result:
             "missed": list(self.missed),
             "notes": [*([f"OVERLOADED: {self.overloaded}"] if self.overloaded else []), *self.missed, *self.notes],
             "latency_model": self.latency_model,
-            "band": tidy(self.band),
+            "band": {"shorter": tidy(self.band.shorter), "longer": tidy(self.band.longer)},
             "intervals": "seeds and error band" if self.banded else "seeds",
             "seeds": list(self.seeds),
         }

@@ -25,6 +25,7 @@ from octavo.simulator.device import Device
 from octavo.simulator.fleet import Fleet, build
 from octavo.simulator.independent import Independent, is_independent
 from octavo.simulator.latency.choose import other_cache
+from octavo.simulator.latency.model import Band
 from octavo.simulator.load import draw
 from octavo.simulator.metrics import Sample, estimates, mean_costs, sample, window
 from octavo.simulator.network import CLIENT, Network
@@ -73,7 +74,7 @@ class Kept:
     outcomes: dict[str, int]
     reasons: dict[str, str]
     latency_model: str
-    band: float
+    band: Band
     tracks: tuple[Track, ...] = ()
     records: tuple[Record, ...] = ()
     unsaid: str | None = None
@@ -269,7 +270,7 @@ def run_kept(scenario: Scenario, seed: int, trace: bool = False) -> Kept:
         dict(Counter(query.outcome for query in queries)),
         {query.outcome: query.reason for query in reversed(queries)},
         "; ".join(dict.fromkeys(model.label for model in models)),
-        max(model.band for model in models),
+        Band.widest(model.band for model in models),
         tuple(_track(scenario, device, place, end) for device, place in replicas),
         (*queries, *done.world.inferences, *done.steps) if trace else (),
         unsaid(scenario.workload, len(queries), done.seconds),
@@ -336,8 +337,15 @@ def _notes(scenario: Scenario, runs: list[Kept]) -> tuple[str, ...]:
     notes += [f"{kind}: {count} in {len(runs)} runs" for kind, count in sorted(happened.items())]
     used = [scenario.model_of(expert.name) for expert in scenario.ensemble.experts]
     rumours = sorted({model.name for model in used if model and model.rumour})
-    notes += [said for said in (runs[0].unsaid, other_cache(scenario)) if said]
+    notes += [said for said in (runs[0].unsaid, other_cache(scenario), _schedule(scenario)) if said]
     return (*notes, *remarks(scenario), *(f"{name} is a rumour" for name in rumours))
+
+
+def _schedule(scenario: Scenario) -> str | None:
+    """What follows from the step times alone is said."""
+    if scenario.engine.schedule != "auto" or not scenario.prefill_first:
+        return None
+    return f"prompts go before decodes, as {scenario.latency} does (engine.schedule)"
 
 
 def _quantiles(latency: np.ndarray) -> tuple[float, ...]:

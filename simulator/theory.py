@@ -21,7 +21,7 @@ from octavo.simulator.arrivals import Open
 from octavo.simulator.device import Device
 from octavo.simulator.estimate import Estimate, Floats, over_seeds
 from octavo.simulator.lane import Lane
-from octavo.simulator.latency.model import Line
+from octavo.simulator.latency.model import EXACT, Band, Line
 from octavo.simulator.station import Berth, Station
 from octavo.simulator.truth import left_to_write
 from octavo.simulator.world import Ask, World
@@ -75,7 +75,7 @@ class Metronome:
     """Every step takes equally long, whatever it does."""
 
     label: str = "constant"
-    band: float = 0.0
+    band: Band = EXACT
 
     def decode(self, rows: int, context: int) -> Line:
         return Line(STEP, 0.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.find import find, named
@@ -14,7 +16,7 @@ from octavo.profiles.scenario import Scenario
 from octavo.simulator.latency.exchange import Exchange, read_exchange
 from octavo.simulator.latency.fit import Fitted
 from octavo.simulator.latency.layers import read_layers
-from octavo.simulator.latency.model import LatencyModel
+from octavo.simulator.latency.model import Band, LatencyModel
 from octavo.simulator.latency.physics import BEND, Coefficients, Physics
 from octavo.simulator.latency.roofline import roofline
 from octavo.simulator.latency.silicon import Host, Silicon
@@ -43,13 +45,13 @@ def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int =
         measured = read_exchange(folder, model, shards) if shards == placement.devices > 1 else None
         return read_layers(folder, model, shards, measured or _stated(roofline(*shape, *sharded)), engine.step_overhead)
     if kind == "fit":
-        coefficients, error = fitted(argument)
-        return Physics(f"fit {argument}", coefficients, error, BEND, *shape, *sharded, lora_rank, adapters)
+        coefficients, band = fitted(argument)
+        return Physics(f"fit {argument}", coefficients, band, BEND, *shape, *sharded, lora_rank, adapters)
     framework = argument or "vllm"
-    host, error = host_of(framework)
+    host, band = host_of(framework)
     # TensorRT-LLM computes prompts and decoding rows in kernels of their own, SGLang in steps of their own.
     tile = scenario.hardware_of(placement).mixed_tile if framework == "vllm" else 1
-    return Silicon(placement.hardware, framework, *shape[1:], *sharded, lora_rank, adapters, host, error, tile)
+    return Silicon(placement.hardware, framework, *shape[1:], *sharded, lora_rank, adapters, host, band, tile)
 
 
 def _stated(physics: Physics) -> Exchange:
@@ -74,24 +76,30 @@ def _read(file: str) -> LatencyProfile:
 
 
 @lru_cache(maxsize=32)
-def fitted(asked: str) -> tuple[Coefficients, float]:
-    """Coefficients by NAME or path, or NAME:FRAMEWORK, and their relative error on what was not in the fit."""
+def fitted(asked: str) -> tuple[Coefficients, Band]:
+    """Coefficients by NAME or path, or NAME:FRAMEWORK, and how far off they were on what was not in the fit."""
     name, _, framework = asked.partition(":")
     data = read_data(find("latency", name), name)
     try:
         found = Fitted(Coefficients(**data["coefficients"]), data.get("frameworks", {}))
-        error = float(data["error"])
+        band = _band(data)
     except (KeyError, TypeError, ValueError) as wrong:
-        raise ConfigError(f"latency: fit:{name}: it needs coefficients and an error ({wrong})") from None
+        raise ConfigError(f"latency: fit:{name}: it needs coefficients and a band ({wrong})") from None
     if framework and framework not in found.hosts:
         raise ConfigError(f"latency: fit:{asked}: {name} knows {', '.join(found.hosts) or 'no framework'}")
-    return found.of(framework), error
+    return found.of(framework), band
 
 
 @lru_cache(maxsize=8)
-def host_of(framework: str) -> tuple[Host, float]:
-    """What a framework's host adds to measured operators, and the relative error where it was not fitted."""
+def host_of(framework: str) -> tuple[Host, Band]:
+    """What a framework's host adds to measured operators, and how far off that was where it was not fitted."""
     data = read_data(find("latency", "silicon"), "silicon")
     if framework not in data["hosts"]:
         raise ConfigError(f"latency: silicon:{framework}: there are {', '.join(data['hosts'])}")
-    return Host(**data["hosts"][framework]), float(data["error"])
+    return Host(**data["hosts"][framework]), _band(data)
+
+
+def _band(data: Mapping[str, Any]) -> Band:
+    """Raises KeyError, TypeError or ValueError."""
+    shorter, longer = map(float, data["band"])
+    return Band(shorter, longer)

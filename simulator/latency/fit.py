@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
+from math import ceil, inf
 
 import numpy as np
 
@@ -14,8 +15,11 @@ from octavo.simulator.latency.physics import Coefficients
 
 FIRM = 0.05
 """How firmly a coefficient that the data says little about keeps to where it starts."""
-FIRM_LAYER = 0.5
-"""A model's layers and a framework's steps are hard to tell apart, but a layer's kernels were measured one by one."""
+FIRM_MEASURED = 0.5
+"""The same of what was measured one by one, where servers' steps hardly tell one from the other."""
+MEASURED = ("layer", "weights", "compute", "kv", "attention", "halved")
+FIRM_TAKEN = 10.0
+"""Of `blocks`, which is not fitted: the points that have such weights are of one framework, and its host's as well."""
 FIRM_HOST = 0.2
 """Frameworks differ, but not by much: what is known of one says something of another that was not measured."""
 HOST = ("step", "sequence")
@@ -51,7 +55,8 @@ def fit_coefficients(
     begin = np.log([*astuple(start), *(getattr(start, name) for _ in names for name in HOST)])
     aim = np.log(measured)
     firm = np.full(len(begin), FIRM)
-    firm[_KEYS.index("layer")], firm[len(_KEYS) :] = FIRM_LAYER, FIRM_HOST
+    firm[[_KEYS.index(name) for name in MEASURED]], firm[_KEYS.index("blocks")] = FIRM_MEASURED, FIRM_TAKEN
+    firm[len(_KEYS) :] = FIRM_HOST
 
     def residuals(logs: Floats) -> Floats:
         found = _unpacked(np.exp(logs), names)
@@ -74,20 +79,58 @@ def _unpacked(values: Floats, names: Sequence[str]) -> Fitted:
 
 
 def closed_loop_tpot(
-    model: LatencyModel, batch: float, prompt: int, answer: int, chunk: int = 8192, capacity: float = float("inf")
+    model: LatencyModel, batch: float, prompt: int, answer: int, chunk: int = 8192, capacity: float = inf
 ) -> float:
     """Seconds per output token of `batch` clients that always have a request running, in closed form.
 
     While a request decodes, each of the others is replaced once: that many steps also prefill a prompt, or a chunk of
     one. `capacity` tokens of KV bound how many run.
     """
-    running = max(1, round(min(batch, capacity / (prompt + 0.6 * answer))))
-    parts = max(1, -(-prompt // chunk))
-    mixed = min(running * parts, answer)
-    tokens = max(1, round(running * prompt / mixed))
+    running = _running(batch, prompt, answer, capacity)
     context = round(running * (prompt + answer / 2))
+    decode = model.decode(running, context).seconds
+    mixed = min((running - 1) * max(1, -(-prompt // chunk)), answer)
+    if not mixed:
+        return decode
+    tokens = max(1, round((running - 1) * prompt / mixed))
     prompts, rest = divmod(tokens, min(prompt, chunk))
     lengths = [min(prompt, chunk)] * prompts + [rest] * (rest > 0)
     joint = model.mixed(running, context, [Chunk(Prompt(0, length, ()), 0, length) for length in lengths])
-    share = mixed / answer
-    return (1 - share) * model.decode(running, context).seconds + share * joint
+    return decode + mixed / answer * (joint - decode)
+
+
+def prompts_first_tpot(
+    model: LatencyModel,
+    batch: float,
+    prompt: int,
+    answer: int,
+    chunk: int = 8192,
+    capacity: float = inf,
+    *,
+    in_step: bool = False,
+) -> float:
+    """The same of a server where prompts go before decodes, which stand still meanwhile, in closed form.
+
+    Clients `in_step` begin and end together: a request waits for the prompts that are computed after its own, half of
+    them in the mean. Otherwise it waits once for the prompt of each of the others. Those that come during one decode
+    share a step: of a Poisson number of mean m that is not zero, m / (1 - exp(-m)).
+    """
+    running = _running(batch, prompt, answer, capacity)
+    decode = model.decode(running, round(running * (prompt + answer / 2))).seconds
+    each, parts = min(prompt, chunk), max(1, -(-prompt // chunk))
+    fit = max(1, chunk // each)
+    if in_step:
+        steps = ceil(running * parts / fit)
+        return decode + (steps - 1) / 2 * _prompts(model, min(fit, running), each) / answer
+    others = (running - 1) / answer
+    together = min(fit, max(1, round(others / -np.expm1(-others)))) if others else 1
+    return decode + others * parts * _prompts(model, together, each) / together
+
+
+def _running(batch: float, prompt: int, answer: int, capacity: float) -> int:
+    return max(1, round(min(batch, capacity / (prompt + 0.6 * answer))))
+
+
+def _prompts(model: LatencyModel, count: int, tokens: int) -> float:
+    """Seconds of a step that prefills so many prompts and nothing else."""
+    return model.mixed(0, 0, [Chunk(Prompt(0, tokens, ()), 0, tokens)] * count)

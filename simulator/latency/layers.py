@@ -19,7 +19,7 @@ from octavo.runtime.core.scheduler import Chunk
 from octavo.simulator.lane import Lane
 from octavo.simulator.latency.attention import Attention, Prefill, Tree, interpolated
 from octavo.simulator.latency.exchange import Exchange
-from octavo.simulator.latency.model import Line
+from octavo.simulator.latency.model import Band, Line
 from octavo.simulator.latency.read_skew import read_skew
 from octavo.simulator.latency.skew import Batch, Skew, Spread, Unequal
 from octavo.simulator.latency.table import Curve
@@ -60,8 +60,8 @@ class Layers:
         return f"measured layers of {self.name}"
 
     @property
-    def band(self) -> float:
-        return 0.05
+    def band(self) -> Band:
+        return Band(0.05, 0.05)
 
     def on(self, lane: Lane) -> Layers:
         """The same for the batch of a lane."""

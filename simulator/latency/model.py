@@ -7,9 +7,9 @@ in which a moment lands is the root of a quadratic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil, inf, sqrt
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from octavo.runtime.core.scheduler import Chunk
 
@@ -25,6 +25,28 @@ class Line:
         self.until: Final = until
 
 
+class Band(NamedTuple):
+    """By what shares steps may be shorter, and longer, than estimated: nine in ten of what was seen elsewhere were not
+    more so."""
+
+    shorter: float = 0.0
+    longer: float = 0.0
+
+    def __str__(self) -> str:
+        if self.shorter == self.longer:
+            return f"+-{self.longer:.0%}"
+        return f"-{self.shorter:.0%} to +{self.longer:.0%}"
+
+    @staticmethod
+    def widest(bands: Iterable[Band]) -> Band:
+        """Of several models in one run."""
+        found = list(bands)
+        return Band(max(band.shorter for band in found), max(band.longer for band in found))
+
+
+EXACT = Band()
+
+
 class LatencyModel(Protocol):
     """Seconds of a step of one model on one device (or on the devices of one replica)."""
 
@@ -33,8 +55,8 @@ class LatencyModel(Protocol):
         """Which kind of model this is, and of what: for reports."""
 
     @property
-    def band(self) -> float:
-        """Relative error to expect of a step's time."""
+    def band(self) -> Band:
+        """How far off a step's time may be."""
 
     def decode(self, rows: int, context: int) -> Line:
         """A step of `rows` decoding rows that read `context` KV tokens in all.

@@ -8,14 +8,14 @@ model or a device, so factors that were fitted on some carry over to others (BLI
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from octavo.profiles.hardware import Hardware
-from octavo.profiles.model import Model
-from octavo.profiles.quantity import Precision
+from octavo.profiles.model import VOCABULARY_BITS, Model
+from octavo.profiles.quantity import BITS, Precision
 from octavo.runtime.core.scheduler import Chunk
-from octavo.simulator.latency.model import Line
+from octavo.simulator.latency.model import Band, Line
 from octavo.simulator.latency.work import Work
 
 
@@ -23,19 +23,23 @@ from octavo.simulator.latency.work import Work
 class Coefficients:
     """Seconds per step, layer, sequence and all-reduce; and factors on the seconds at peak of the other parts.
 
-    A layer is a dozen kernels, none of which takes less than some four microseconds on a data-centre GPU, however
-    little it does: so the smallest ones in the tables of aiconfigurator-core 0.12.0.
+    They start where the tables of aiconfigurator-core 0.12.0 have single operators: a layer is a dozen kernels, none of
+    which takes less than some four microseconds on a data-centre GPU, however little it does; large products reach the
+    peak over `compute` in sixteen bits, over `halved` times that wherever bits are halved (fp8, fp4), and over `blocks`
+    times that where fp8 weights are scaled block by block.
     """
 
     step: float = 3e-4
     layer: float = 5e-5
     sequence: float = 1e-5
     weights: float = 1.3
-    compute: float = 1.4
-    kv: float = 1.3
+    compute: float = 1.3
+    kv: float = 1.2
     attention: float = 2.0
     message: float = 1e-5
     transfer: float = 1.3
+    halved: float = 1.2
+    blocks: float = 1.1
 
 
 def stated(hardware: Hardware) -> Coefficients:
@@ -53,6 +57,8 @@ def stated(hardware: Hardware) -> Coefficients:
     )
 
 
+HALVINGS: Mapping[Precision, int] = {"fp8": 1, "int8": 1, "fp4": 2}
+"""How often sixteen bits are halved in what is multiplied."""
 BEND = 4
 """Sharpness of a fitted roofline's corner."""
 
@@ -67,7 +73,7 @@ class Physics:
 
     name: str
     coefficients: Coefficients
-    band: float
+    band: Band
     bend: int | None
     hardware: Hardware
     model: Model
@@ -86,12 +92,21 @@ class Physics:
         self.work = Work(self.model, self.precision, self.kv_precision, self.lora_rank, self.adapters)
         byte = 1 / (hardware.bandwidth * shards)
         self.weight_byte = c.weights * byte
-        self.flop = c.compute / (hardware.flops_at(self.precision) * shards)
-        # Attention is computed in sixteen bits, whatever the weights are in.
+        self.flop = c.compute * self._narrow() / (hardware.flops_at(self.precision) * shards)
+        # The head and attention are computed in sixteen bits, whatever the weights are in.
+        wide = self.precision if BITS[self.precision] > VOCABULARY_BITS else "bf16"
+        self.head_flop = c.compute / (hardware.flops_at(wide) * shards)
+        self.passed = c.weights * byte * (self.work.passed_bytes * shards + self.work.gate_bytes)
         self.pair = c.attention * self.work.attention_flops_per_token / (hardware.flops_at("bf16") * shards)
         self.read = c.kv * self.work.kv_bytes_per_token * byte
         self.seen = max(self.pair, self.read)
         self.fixed = c.step + c.layer * self.model.layers + self.overhead
+
+    def _narrow(self) -> float:
+        """Of the share of a peak that sixteen bits reach, how many times less fewer bits do."""
+        kind = self.hardware.compute_precision(self.precision)
+        blocks = self.coefficients.blocks if self.model.block_scales and self.precision == "fp8" else 1.0
+        return blocks * self.coefficients.halved ** HALVINGS.get(kind, 0)
 
     @property
     def label(self) -> str:
@@ -115,12 +130,13 @@ class Physics:
 
     def _others(self, tokens: int, sampled: int, sequences: int) -> float:
         """Seconds of a step without its attention."""
-        compute = self.work.linear_flops(tokens, sampled) * self.flop
+        compute = tokens * self.work.token_flops * self.flop + sampled * self.work.head_flops * self.head_flop
         memory = self.work.weight_bytes(tokens) * self.weight_byte
         linear = max(compute, memory)
         if self.bend:
             linear = float((memory**self.bend + compute**self.bend) ** (1 / self.bend))
-        return self.fixed + self.coefficients.sequence * sequences + linear + self.transfer(tokens)
+        others = self.coefficients.sequence * sequences + tokens * self.passed + self.transfer(tokens)
+        return self.fixed + linear + others
 
     def transfer(self, tokens: int) -> float:
         """Seconds of the all-reduces of tensor parallelism and of the hops between pipeline stages."""

@@ -14,13 +14,14 @@ from octavo.profiles.errors import ConfigError
 from octavo.profiles.model import Model
 from octavo.profiles.quantity import Precision
 from octavo.runtime.core.scheduler import Chunk
-from octavo.simulator.latency.model import Line
+from octavo.simulator.latency.model import Band, Line
 from octavo.simulator.latency.operators import FRAMEWORKS, SYSTEMS, Operators
 from octavo.simulator.latency.table import Curve
 from octavo.simulator.latency.work import Work
 
 LONG = 2048
 """Tokens of a prompt whose attention goes at the pace of full tiles."""
+ROUGH = Band(0.2, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Host:
 class Silicon:
     """A model on `tensor_parallel` x `pipeline_parallel` devices under a framework. Raises ConfigError, MachineError.
 
-    `error` is what was seen on servers that the host's seconds were not fitted to; `tile` is how many tokens attention
+    `band` is what was seen on servers that the host's seconds were not fitted to; `tile` is how many tokens attention
     computes for a row that decodes beside a prefill (Hardware.mixed_tile).
     """
 
@@ -51,7 +52,7 @@ class Silicon:
     lora_rank: int = 0
     adapters: int = 0
     host: Host = Host()
-    error: float = 0.1
+    band: Band = ROUGH
     tile: int = 1
     _bases: dict[tuple[int, int], float] = field(default_factory=dict)
     _curves: dict[int, Curve] = field(default_factory=dict)
@@ -83,10 +84,6 @@ class Silicon:
     @property
     def label(self) -> str:
         return f"silicon of {self.model.name} {self.precision} on {self.hardware} with {self.framework}"
-
-    @property
-    def band(self) -> float:
-        return self.error
 
     def decode(self, rows: int, context: int) -> Line:
         curve = self._curves.get(rows)

@@ -17,7 +17,7 @@ import numpy as np
 
 from octavo.profiles.latency import LatencyProfile, StepTime
 from octavo.runtime.core.scheduler import Chunk
-from octavo.simulator.latency.model import Line
+from octavo.simulator.latency.model import Band, Line
 
 SHORTEST = 1e-7
 """Seconds: what a step takes at least, whatever a fit says."""
@@ -71,10 +71,10 @@ class Table:
         return f"measured {self.profile.name} on {self.profile.hardware}"
 
     @property
-    def band(self) -> float:
+    def band(self) -> Band:
         """The spread of the measured steps, and never less than two per cent."""
-        spreads = [step.spread / step.seconds for step in self.profile.steps]
-        return max(0.02, 2 * median(spreads))
+        spread = max(0.02, 2 * median(step.spread / step.seconds for step in self.profile.steps))
+        return Band(spread, spread)
 
     def decode(self, rows: int, context: int) -> Line:
         curve = self._lines.get(rows) or self._lines.setdefault(rows, self._curve(rows))

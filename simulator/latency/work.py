@@ -36,10 +36,19 @@ class Work:
         self.kv_bytes_per_token = model.kv_elements_per_token * BITS[self.kv_precision] / 8
         self.attention_flops_per_token = model.attention_flops(1) / model.layers
         self.activation_bytes = 2.0 * model.hidden
+        self.passed_bytes, self.gate_bytes = self._passed()
 
-    def linear_flops(self, tokens: int, sampled: int) -> float:
-        """FLOPs of all that is not attention."""
-        return tokens * self.token_flops + sampled * self.head_flops
+    def _passed(self) -> tuple[float, float]:
+        """Bytes of a token that norms, and that gates, read and write: no product, and no attention.
+
+        A layer adds and norms the hidden state twice, and a feed-forward block reads two vectors (one, where nothing is
+        gated) and writes one, all in sixteen bits.
+        """
+        model, moe = self.model, self.model.moe
+        width = (model.layers - model.sparse_layers) * model.intermediate
+        if moe is not None:
+            width += model.sparse_layers * (moe.active + moe.shared) * moe.intermediate
+        return 2 * 4 * self.activation_bytes * model.layers, (3 if model.gated else 2) * 2.0 * width
 
     def weight_bytes(self, tokens: int) -> float:
         """Weights that a step over `tokens` tokens reads, and the adapters that so many tokens may need."""

@@ -245,7 +245,7 @@ def evaluation_json(found: Evaluation, scenario: Scenario) -> dict[str, Any]:
         "strain": found.strain,
         "where": found.where,
         "latency_model": found.label,
-        "band": tidy(found.band),
+        "band": {"shorter": tidy(found.band.shorter), "longer": tidy(found.band.longer)},
     }
 
 

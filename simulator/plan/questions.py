@@ -83,7 +83,7 @@ def _carries(line: Line, best: Evaluation, factor: float) -> bool | None:
 
 def band(line: Line) -> tuple[float | None, float | None]:
     """The cost of enough of the same devices where all steps are faster, or slower, by the latency model's error."""
-    faster, slower = 1 / (1 + line.found.band), 1 + line.found.band
+    faster, slower = 1 - line.found.band.shorter, 1 + line.found.band.longer
     return _recounted(line, slowed(line.scenario, faster)), _recounted(line, slowed(line.scenario, slower))
 
 

@@ -75,7 +75,7 @@ def is_sketchable(scenario: Scenario) -> bool:
     moving = (operations.failures, operations.spot_preemption, operations.autoscale, operations.maintenance)
     if any(moving) or operations.outages or scenario.ensemble.deadline is not None:
         return False
-    if scenario.engine.schedule != "mixed":
+    if scenario.prefill_first:
         return False
     return scenario.ensemble.policy.name in WHOLE and arrivals in ("poisson", "gamma", "weibull", "diurnal", "recorded")
 

@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.scenario import Scenario, Service, Targets
 from octavo.simulator.estimate import Estimate
+from octavo.simulator.latency.model import EXACT, Band
 from octavo.simulator.metrics import Sample
 from octavo.simulator.plan.space import Point
 from octavo.simulator.run import Run, run
@@ -34,7 +35,7 @@ class Trial:
     sample: Sample | None
     overloaded: str | None = None
     label: str = ""
-    band: float = 0.0
+    band: Band = EXACT
     refused: str | None = None
     strain: str = ""
 
@@ -47,7 +48,7 @@ def trial(task: tuple[Scenario, int]) -> Trial:
         return Trial(None, refused=str(error))
     lanes = [lane.latency for device, _ in done.fleet.replicas for lane in device.lanes]
     labels = dict.fromkeys(latency.label for latency in lanes)
-    widest = max(latency.band for latency in lanes)
+    widest = Band.widest(latency.band for latency in lanes)
     return Trial(done.sample, done.overloaded, "; ".join(labels), widest, strain=_strain(task[0], done))
 
 
@@ -108,7 +109,7 @@ class Evaluation:
     queries: int | None
     seeds: tuple[int, ...]
     label: str = ""
-    band: float = 0.0
+    band: Band = EXACT
     refused: str | None = None
     sketched: bool = False
     strain: str = ""

@@ -147,7 +147,8 @@ def _interval(plan: Plan) -> str:
     cost = f"{low} to {high}" if low != high else f"{low}"
     runs = f"{len(best.seeds)} {'seed' if len(best.seeds) == 1 else 'seeds'}"
     runs += f" x {best.queries} queries" if best.queries else ""
-    return f"{cost} $/h where steps take {best.band:.0%} less or more time; {runs}; {best.label}"
+    steps = f"{best.band.shorter:.0%} less or {best.band.longer:.0%} more time"
+    return f"{cost} $/h where steps take {steps}; {runs}; {best.label}"
 
 
 def _row(line: Line) -> str:

@@ -81,11 +81,18 @@ class Track(_Facts):
     watts: tuple[Amount, ...] = ()
 
 
+class Band(_Facts):
+    """By what shares steps may be shorter, and longer, than estimated."""
+
+    shorter: Amount
+    longer: Amount
+
+
 class Line(_Facts):
     """A scenario or baseline as simulated: metrics by name, and USD per query by what they are paid for.
 
     `key` names it in figures; `label` says what it is. `overloaded` says why its latencies mean nothing, `band` how far
-    off its step times may be.
+    off its step times may be; `intervals` what its estimates' own hold.
     """
 
     key: str
@@ -98,7 +105,8 @@ class Line(_Facts):
     notes: tuple[str, ...] = ()
     overloaded: str | None = None
     latency_model: str = ""
-    band: float | None = None
+    band: Band | None = None
+    intervals: str = "seeds"
 
 
 class Simulation(_Facts):

@@ -187,12 +187,14 @@ def overloaded(simulation: Simulation) -> Iterator[str]:
 
 
 def model_error(simulation: Simulation) -> Iterator[str]:
-    """Where the step times come from, and that the intervals know nothing of their error."""
+    """Where the step times come from, and whether the intervals know of their error."""
     first = simulation.lines[0]
     if first.latency_model and first.band is not None:
+        less, more = write(first.band.shorter, "share"), write(first.band.longer, "share")
+        said = "hold that error" if "band" in first.intervals else "are over seeds and do not hold that error"
         yield (
-            f"Step times of “{simulation.name}”: {first.latency_model}; they may be off by "
-            f"{write(first.band, 'share')} or more. The intervals are over seeds and do not hold that error."
+            f"Step times of “{simulation.name}”: {first.latency_model}; "
+            f"steps may take {less} less or {more} more time. The intervals {said}."
         )
 
 

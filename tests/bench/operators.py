@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from points import DATA, ROOT, SOURCE, Errors, Point, expected, left_out, points, residuals, show
+from points import DATA, ROOT, SOURCE, Errors, Point, band, expected, left_out, points, residuals, show
 from scipy.optimize import least_squares
 
+from octavo.runtime.core.scheduler import Chunk
+from octavo.simulator.latency.model import EXACT, Band, Line
 from octavo.simulator.latency.operators import FRAMEWORKS
 from octavo.simulator.latency.silicon import Host, Silicon
 
@@ -28,16 +30,35 @@ FIRM = 0.2
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Not seconds but steps, or sequences of steps (`rows`): what a host's seconds are multiplied with."""
+
+    rows: bool
+    label: str = ""
+    band: Band = EXACT
+
+    def decode(self, rows: int, context: int) -> Line:
+        return Line(rows if self.rows else 1, 0.0)
+
+    def mixed(self, rows: int, context: int, chunks: Sequence[Chunk]) -> float:
+        return rows + len(chunks) if self.rows else 1
+
+
+def counts(p: Point) -> tuple[float, float, float]:
+    """Steps, sequences and layers that exchange, for each token that a request writes."""
+    steps = p.of(Counted(rows=False))
+    return steps, p.of(Counted(rows=True)), steps * p.model.layers * (p.shards > 1)
+
+
+@dataclass(frozen=True)
 class Hosts:
     """What each framework adds."""
 
     of: dict[str, Host]
 
     def seconds(self, point: Point, bare: float) -> float:
-        """A step's, on the devices and the host; one step writes one token."""
-        host = self.of[point.framework]
-        layers = point.model.layers if point.shards > 1 else 0
-        return bare + host.step + host.sequence * point.clients + host.exchange * layers
+        """Of a token, on the devices and the host."""
+        return bare + sum(a * b for a, b in zip(astuple(self.of[point.framework]), counts(point), strict=True))
 
 
 def bare_seconds(all_: Sequence[Point]) -> list[float]:
@@ -45,7 +66,8 @@ def bare_seconds(all_: Sequence[Point]) -> list[float]:
     made: dict[tuple[object, ...], Silicon] = {}
     found = []
     for p in all_:
-        key = p.hardware.name, p.framework, p.model.name, p.precision, p.kv_precision, p.shards
+        blocks = p.model.block_scales
+        key = p.hardware.name, p.framework, p.model.name, blocks, p.precision, p.kv_precision, p.shards
         if key not in made:
             made[key] = Silicon(p.hardware.name, p.framework, p.model, p.precision, p.kv_precision, p.shards)
         found.append(p.of(made[key]))
@@ -60,8 +82,7 @@ def fit(bare: dict[int, float], some: Sequence[Point]) -> Hosts:
     matrix = np.zeros((len(some), 2 * len(names) + 1))
     for row, point in zip(matrix, some, strict=True):
         place = names.index(point.framework)
-        row[place], row[len(names) + place] = 1, point.clients
-        row[-1] = point.model.layers * (point.shards > 1)
+        row[place], row[len(names) + place], row[-1] = counts(point)
     start = np.array([*[START[0]] * len(names), *[START[1]] * len(names), START[2]])
 
     def errors(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -103,6 +124,7 @@ def main() -> None:
             name: {key: float(f"{value:.4g}") for key, value in asdict(host).items()} for name, host in hosts.of.items()
         },
         "error": expected(unseen),
+        "band": band(e for name, e in unseen.items() if "without" not in name),
         "residuals": residuals(lines),
         "source": SOURCE,
         "date": "2026-04",

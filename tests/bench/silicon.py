@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 
-from points import DATA, ROOT, SOURCE, Errors, Point, expected, left_out, points, residuals, show
+from points import DATA, ROOT, SOURCE, Errors, Point, band, expected, left_out, points, residuals, show
 
 from octavo.simulator.latency import Coefficients, Physics, roofline
 from octavo.simulator.latency.fit import Fitted, fit_coefficients
+from octavo.simulator.latency.model import EXACT
 from octavo.simulator.latency.physics import BEND
 
 OUT = ROOT / "profiles" / "data" / "latency" / "servers.json"
@@ -23,7 +24,7 @@ OUT = ROOT / "profiles" / "data" / "latency" / "servers.json"
 def under(point: Point, c: Coefficients) -> float:
     """Seconds per output token by the physics with these coefficients."""
     shape = point.hardware, point.model, point.precision, point.kv_precision, point.shards
-    return point.of(Physics("", c, 0.0, BEND, *shape))
+    return point.of(Physics("", c, EXACT, BEND, *shape))
 
 
 def fit(some: Sequence[Point]) -> Fitted:
@@ -56,12 +57,14 @@ def main() -> None:
     unseen = left_out(every, fit, predict)
     lines |= {f"not in the fit: {name}": e for name, e in unseen.items()}
     show(lines)
+    print("roofline's band:", band([lines["roofline, no fit"]]))
     data = {
         "name": "servers",
         "description": "Step times of vLLM, SGLang and TensorRT-LLM serving dense models on data-centre GPUs",
         "coefficients": rounded(asdict(found.of("vllm"))),
         "frameworks": {name: rounded(dict(host)) for name, host in found.hosts.items()},
         "error": expected(unseen),
+        "band": band(e for name, e in unseen.items() if "without" not in name),
         "residuals": residuals(lines),
         "source": SOURCE,
         "date": "2026-04",

@@ -9,18 +9,18 @@ import csv
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from math import ceil
 from pathlib import Path
 
+import operators
+import silicon as physics
 from operators import Hosts, bare_seconds
 from points import DATA, HARDWARE, MODELS, Errors, Point, points
 
-from octavo.runtime.core.scheduler import Chunk, Prompt
 from octavo.simulator.latency import Physics
 from octavo.simulator.latency.choose import fitted, host_of
+from octavo.simulator.latency.model import EXACT
 from octavo.simulator.latency.operators import FRAMEWORKS
 from octavo.simulator.latency.physics import BEND
-from octavo.simulator.latency.silicon import Silicon
 
 CHUNK = 8192
 Kind = tuple[str, ...]
@@ -58,32 +58,31 @@ def fit(point: Point) -> float:
     """By the coefficients that ship."""
     coefficients = fitted(f"servers:{point.framework}")[0]
     shape = point.hardware, point.model, point.precision, point.kv_precision, point.shards
-    return point.of(Physics("", coefficients, 0.0, BEND, *shape))
+    return point.of(Physics("", coefficients, EXACT, BEND, *shape))
 
 
-def in_step(p: Point) -> float:
-    """Of a server that prefills before it decodes (SGLang) and clients that begin together with answers of one length.
-
-    They end together too, so that all prompts are prefilled in a row, and a request waits for those after its own.
-    """
-    host = host_of(p.framework)[0]
-    latency = Silicon(p.hardware.name, p.framework, p.model, p.precision, p.kv_precision, p.shards, host=host)
-    chunks = ceil(p.clients * p.prompt / CHUNK)
-    each = min(p.prompt, CHUNK)
-    prompts = max(1, round(min(CHUNK, p.clients * p.prompt) / each))
-    one = latency.mixed(0, 0, [Chunk(Prompt(0, each, ()), 0, each)] * prompts)
-    decoding = latency.decode(p.clients, p.clients * (p.prompt + p.answer // 2)).seconds
-    return decoding + (chunks - 1) / 2 * one / p.answer
+def swapped(those: Sequence[Point]) -> tuple[list[Point], Errors, Errors]:
+    """SGLang's points of the fits, and these, by what fits to those in their place say."""
+    every = points()
+    some = [p for p in every if p.framework == "sglang"]
+    some += [p for p in those if p.framework == "sglang" and p.model.name == some[0].model.name]
+    others = [p for p in every if p.framework != "sglang"]
+    others += [p for p in those if p.framework == "sglang" and p.model.name != some[0].model.name]
+    bare = {id(p): seconds for p, seconds in zip([*others, *some], bare_seconds([*others, *some]), strict=True)}
+    hosts, coefficients = operators.fit(bare, others), physics.fit(others)
+    a = Errors.of([hosts.seconds(p, bare[id(p)]) for p in some], some)
+    return some, a, Errors.of([physics.predict(coefficients, p) for p in some], some)
 
 
 def main() -> None:
     print("| not in any fit | points | `silicon` | bias | `fit:servers` | bias |\n|---|---|---|---|---|---|")
     for kind, some in by_kind(unseen()).items():
-        a, b = Errors.of(silicon(some), some), Errors.of([fit(point) for point in some], some)
-        print(f"| {', '.join(kind)} | {len(some)} | {a.mape:.1%} | {a.bias:+.1%} | {b.mape:.1%} | {b.bias:+.1%} |")
-        if kind[0] == "qwen3-32b" and kind[2] == "sglang":
-            c = Errors.of([in_step(point) for point in some], some)
-            print(f"| the same, clients in step | {len(some)} | {c.mape:.1%} | {c.bias:+.1%} | | |")
+        show(", ".join(kind), some, Errors.of(silicon(some), some), Errors.of([fit(point) for point in some], some))
+    show("llama-3.1-8b, h200, sglang, fp8, SGLang fitted to qwen3-32b instead", *swapped(unseen()))
+
+
+def show(name: str, some: Sequence[Point], a: Errors, b: Errors) -> None:
+    print(f"| {name} | {len(some)} | {a.mape:.1%} | {a.bias:+.1%} | {b.mape:.1%} | {b.bias:+.1%} |")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from octavo.runtime.value import ValueEngine
 from octavo.runtime.verifier import VERIFIER
 from octavo.simulator.device import Device
 from octavo.simulator.lane import Lane, Leap
-from octavo.simulator.latency.model import Line
+from octavo.simulator.latency.model import EXACT, Band, Line
 from octavo.simulator.station import Berth, Station
 from octavo.simulator.world import Ask, World
 
@@ -203,7 +203,7 @@ class Stopwatch:
     seconds: Sequence[float]
     lane: Lane | None = None
     label: str = "recorded"
-    band: float = 0.0
+    band: Band = EXACT
 
     def decode(self, rows: int, context: int) -> Line:
         return Line(self.mixed(rows, context, ()), 0.0)

@@ -82,10 +82,10 @@ def test_a_result_shows_itself_in_a_notebook() -> None:
 
 
 def test_more_seeds_until_the_interval_is_narrow() -> None:
-    short = load_scenario("single-box", ["workload.queries=80"])
-    wide, narrow = (simulate_until(short, within, "latency_mean", most=24) for within in (0.5, 0.06))
+    short = load_scenario("single-box", ["workload.queries=80", "workload.arrivals.rate=1 /s"])
+    wide, narrow = (simulate_until(short, within, "latency_mean", most=24) for within in (0.5, 0.05))
     assert len(wide.seeds) < len(narrow.seeds)
-    assert (narrow.metrics["latency_mean"].half_width or 1.0) <= 0.06 * narrow["latency_mean"]
+    assert (narrow.metrics["latency_mean"].half_width or 1.0) <= 0.05 * narrow["latency_mean"]
 
 
 def test_every_setting_of_the_engine_acts() -> None:
