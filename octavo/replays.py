@@ -89,10 +89,27 @@ def compare(measured: Path, simulated: Path, gates: Sequence[str], out: Path | N
     """Compare two traces of one load, and raise GateError where an error is larger than a gate allows."""
     from octavo.simulator.validate import validate
 
-    found = validate(read_trace(measured), read_trace(simulated), f"{simulated} against {measured}")
+    records = read_trace(simulated)
+    found = validate(_measured(measured, records), records, f"{simulated} against {measured}")
     allowed = dict(map(_gate, gates))
     validation(found, out, as_json=as_json)
     found.gate(allowed)
+
+
+def _measured(path: Path, simulated: Sequence[Record]) -> list[Record]:
+    """A trace, or else a recording of another server, of which `simulated` was made. Raises ConfigError."""
+    from octavo.runtime.core.trace import InferenceRecord
+    from octavo.simulator.recordings import read_served
+
+    try:
+        return read_trace(path)
+    except ConfigError as no_trace:
+        try:
+            served = read_served(path)
+        except ConfigError:
+            raise no_trace from None
+    models = [record.model for record in simulated if isinstance(record, InferenceRecord)]
+    return list(served.records(models[0] if models else ""))
 
 
 def theory(out: Path | None, *, quick: bool, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from octavo.profiles.errors import ConfigError
 
 
 def validate(
-    measured: Annotated[Path | None, typer.Argument(help="The trace of a real run, JSON Lines.")] = None,
+    measured: Annotated[Path | None, typer.Argument(help="The trace of a real run, or a recording.")] = None,
     simulated: Annotated[Path | None, typer.Argument(help="The trace of a simulation of the same queries.")] = None,
     gate: Annotated[list[str] | None, typer.Option(help="metric=share, like latency_p50=0.03; repeatable.")] = None,
     theory: Annotated[bool, typer.Option("--theory", help="Instead, compare with queues of known answer.")] = False,

@@ -142,13 +142,15 @@ def _headroom(plan: Plan) -> str:
 
 
 def _interval(plan: Plan) -> str:
-    low, high = ("no number of these" if usd is None else f"{usd:.2f}" for usd in plan.band)
+    low, high = ("more than any number of these" if usd is None else f"{usd:.2f} $/h" for usd in plan.band)
     best = plan.best
-    cost = f"{low} to {high}" if low != high else f"{low}"
+    less, more = f"{best.band.shorter:.0%} less", f"{best.band.longer:.0%} more time"
+    steps = f"{low} where steps take {less}, {high} where they take {more}"
+    if low == high:
+        steps = f"{low} where steps take {less} or {more}"
     runs = f"{len(best.seeds)} {'seed' if len(best.seeds) == 1 else 'seeds'}"
     runs += f" x {best.queries} queries" if best.queries else ""
-    steps = f"{best.band.shorter:.0%} less or {best.band.longer:.0%} more time"
-    return f"{cost} $/h where steps take {steps}; {runs}; {best.label}"
+    return f"{steps}; {runs}; {best.label}"
 
 
 def _row(line: Line) -> str:

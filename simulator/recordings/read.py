@@ -1,4 +1,4 @@
-"""Reads a recording, by what is in the file: LLMServingSim, vLLM's bench, GuideLLM, AIPerf, or a plain table.
+"""Reads a recording, by what is in the file: LLMServingSim, vLLM's and SGLang's bench, GuideLLM, AIPerf, or a table.
 
 A request that failed or was cancelled is left out, and counted in the notes. A file without per-request times (a load
 that is to be replayed, a summary) is refused with what to do instead.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from heapq import heappop, heappush
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from octavo.profiles.errors import ConfigError
@@ -19,13 +21,18 @@ from octavo.simulator.recordings.request import Engine, Request, Served, served
 FORMATS = {
     "LLMServingSim": "a folder with requests.jsonl and meta.json, or requests.jsonl",
     "vLLM": "the JSON of `vllm bench serve --save-result --save-detailed`",
+    "SGLang": "the JSON Lines of `python -m sglang.bench_serving --output-details`, of one run",
     "GuideLLM": "benchmarks.json, of one benchmark",
     "AIPerf": "profile_export.jsonl",
     "table": "CSV or JSON Lines: arrival, prompt_tokens, answer_tokens, first_token, ended (seconds on one clock), "
     "and, where known, cached_tokens",
 }
 _ONE = {"queued_ts", "arrival", "metadata", "timestamp"}
-"""Keys by which a file of one line is told from a document."""
+"""Keys by which a file of one line is told from a document,"""
+_WHOLE = {"input_lens", "benchmarks", "experiments"}
+"""which has one of these."""
+SLOWEST = 5.0
+"""Seconds for a token of an answer: no server takes that long, and what says so is in another unit."""
 NANOSECOND = 1e-9
 MILLISECOND = 1e-3
 Row = Mapping[str, Any]
@@ -42,10 +49,14 @@ def read_served(path: Path) -> Served:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{found}: cannot be read as text ({error})") from None
     rows, whole = _rows(found, text)
+    if len(rows) > 1 and "input_lens" in rows[0]:
+        raise ConfigError(f"{found}: {len(rows)} runs, one a line; keep one of them in a file of its own")
     if whole is not None and "input_lens" in whole:
-        return _requests(found, list(_vllm_rows(found, whole)), _vllm, Engine(model=whole.get("model_id")))
+        return _requests(found, list(_bench_rows(found, whole)), _bench, Engine(model=whole.get("model_id")))
     if whole is not None and "benchmarks" in whole:
         return _guidellm(found, whole)
+    if whole is not None and "experiments" in whole:
+        raise ConfigError(f"{found}: GenAI-Perf notes no tokens of a request; record with AIPerf: {FORMATS['AIPerf']}")
     if whole is not None or not rows:
         raise ConfigError(f"{found}: no requests with times; there may be {_forms()}")
     first = rows[0]
@@ -82,7 +93,7 @@ def _rows(path: Path, text: str) -> tuple[list[Row], Row | None]:
     if isinstance(data, list) and all(isinstance(row, dict) for row in data):
         return data, None
     if isinstance(data, dict):
-        return ([data], None) if _ONE & set(data) else ([], data)
+        return ([], data) if _WHOLE & set(data) or not _ONE & set(data) else ([data], None)
     raise ConfigError(f"{path}: requests are mappings, one a line")
 
 
@@ -117,7 +128,10 @@ def _requests(path: Path, rows: Sequence[Row], parse: Parse, engine: Engine, ser
             kept.append(request)
     if not kept:
         raise ConfigError(f"{path}: none of its {len(rows)} requests was answered")
-    notes = [f"{failed} of {len(rows)} requests failed on the server and are left out"] if failed else []
+    token = median((r.ended - (r.first_token or r.arrival)) / r.answer_tokens for r in kept)
+    if token > SLOWEST:
+        raise ConfigError(f"{path}: a token of an answer takes {token:.3g} s in the median; times are in seconds")
+    notes = [f"{failed} of {len(rows)} requests failed or wrote nothing, and are left out"] if failed else []
     if any(request.first_token is None for request in kept):
         notes.append("not all requests have the time of their first token")
     if series:
@@ -130,11 +144,12 @@ def _requests(path: Path, rows: Sequence[Row], parse: Parse, engine: Engine, ser
 
 
 def _table(row: Row) -> Request | None:
-    first = row.get("first_token")
+    tokens, first = (int(row["prompt_tokens"]), int(row["answer_tokens"])), row.get("first_token")
+    if row["ended"] in (None, "") or not tokens[1]:
+        return None
     return Request(
         float(row["arrival"]),
-        int(row["prompt_tokens"]),
-        int(row["answer_tokens"]),
+        *tokens,
         None if first in (None, "") else float(first),
         float(row["ended"]),
         int(row.get("cached_tokens") or 0),
@@ -187,25 +202,40 @@ def _precision(name: str | None) -> str | None:
     return short.get(str(name))
 
 
-def _vllm_rows(path: Path, whole: Row) -> Iterator[Row]:
-    """One row a request of the columns that vLLM writes."""
-    names = ("input_lens", "output_lens", "start_times", "ttfts", "itls")
+def _bench_rows(path: Path, whole: Row) -> Iterator[Row]:
+    """One row a request of the columns that vLLM's bench and SGLang's write."""
+    names = ("input_lens", "output_lens", "ttfts", "itls")
     if missing := [name for name in names if name not in whole]:
-        raise ConfigError(
-            f"{path}: it has no {missing[0]}; record with --save-detailed and a vLLM that notes start_times"
-        )
+        raise ConfigError(f"{path}: it has no {missing[0]}; record with --save-detailed (SGLang: --output-details)")
     errors = whole.get("errors") or [""] * len(whole["input_lens"])
     columns = [*(whole[name] for name in names), errors]
     if len({len(column) for column in columns}) != 1:
         raise ConfigError(f"{path}: {', '.join(names)} and errors differ in length")
-    yield from (dict(zip((*names, "error"), row, strict=True)) for row in zip(*columns, strict=True))
+    starts = whole.get("start_times") or _starts(path, whole)
+    yield from (dict(zip((*names, "error", "start"), row, strict=True)) for row in zip(*columns, starts, strict=True))
 
 
-def _vllm(row: Row) -> Request | None:
+def _starts(path: Path, whole: Row) -> list[float]:
+    """When requests were sent that were ready at once: as soon as `max_concurrency` allows, in their order."""
+    if float(whole.get("request_rate") or 0) != float("inf"):
+        raise ConfigError(
+            f"{path}: it has no start_times, and requests that came at a rate came at unknown times; record with a "
+            "vLLM that notes start_times, or with --request-rate inf and --max-concurrency"
+        )
+    latencies = [first + sum(gaps) for first, gaps in zip(whole["ttfts"], whole["itls"], strict=True)]
+    free = [0.0] * int(whole.get("max_concurrency") or len(latencies))
+    starts = []
+    for latency in latencies:
+        starts.append(heappop(free))
+        heappush(free, starts[-1] + latency)
+    return starts
+
+
+def _bench(row: Row) -> Request | None:
     """On the client's clock. The gaps between tokens add up to the time from the first to the last."""
     if row["error"] or not row["output_lens"]:
         return None
-    start, first = float(row["start_times"]), float(row["start_times"]) + float(row["ttfts"])
+    start, first = float(row["start"]), float(row["start"]) + float(row["ttfts"])
     return Request(start, int(row["input_lens"]), int(row["output_lens"]), first, first + sum(row["itls"]))
 
 
@@ -215,7 +245,8 @@ def _guidellm(path: Path, whole: Row) -> Served:
     if len(benchmarks) != 1:
         raise ConfigError(f"{path}: {len(benchmarks)} benchmarks; keep one of them in a file of its own")
     requests = benchmarks[0].get("requests") or {}
-    rows = [*requests.get("successful", []), *({"failed": True} for _ in requests.get("errored", []))]
+    failed = [*(requests.get("errored") or []), *(requests.get("incomplete") or [])]
+    rows = [*(requests.get("successful") or []), *({"failed": True} for _ in failed)]
     return _requests(path, rows, _guidellm_request, Engine())
 
 

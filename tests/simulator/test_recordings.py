@@ -55,11 +55,30 @@ def vllm(folder: Path) -> Path:
     return written(folder / "vllm.json", data)
 
 
+def sglang(folder: Path) -> Path:
+    """All at once, two at a time: the failed one holds its place for half a second, and then the last one comes."""
+    data = {
+        "backend": "sglang",
+        "dataset_name": "random",
+        "request_rate": float("inf"),
+        "max_concurrency": 2,
+        "input_lens": [100, 70, 50],
+        "output_lens": [11, 0, 3],
+        "ttfts": [0.2, 0.5, 0.25],
+        "itls": [[0.1] * 10, [], [0.125] * 2],
+        "generated_texts": ["", "", ""],
+        "errors": ["", "Bad Gateway", ""],
+    }
+    (folder / "sglang.jsonl").write_text(json.dumps(data) + "\n")
+    return folder / "sglang.jsonl"
+
+
 def guidellm(folder: Path) -> Path:
     new = {"request_start_time": 9.0, "request_end_time": 10.2, "time_to_first_token_ms": 200.0}
     old = {"start_time": 9.5, "first_token_time": 9.75, "end_time": 10.0}
     rows = [new | {"prompt_tokens": 100, "output_tokens": 11}, old | {"prompt_tokens": 50, "output_tokens": 3}]
-    return written(folder / "benchmarks.json", {"benchmarks": [{"requests": {"successful": rows, "errored": [{}]}}]})
+    requests = {"successful": rows, "incomplete": [{}], "errored": [], "total": None}
+    return written(folder / "benchmarks.json", {"metadata": {}, "args": {}, "benchmarks": [{"requests": requests}]})
 
 
 def aiperf(folder: Path) -> Path:
@@ -86,20 +105,23 @@ def table(folder: Path) -> Path:
     return path
 
 
+BENCH = '{"input_lens": [1], "output_lens": [1], "ttfts": [1], "itls": [[]], %s}'
+
+
 def written(path: Path, data: object) -> Path:
     path.write_text(json.dumps(data))
     return path
 
 
-@pytest.mark.parametrize("write", [llmservingsim, vllm, guidellm, aiperf, table])
+@pytest.mark.parametrize("write", [llmservingsim, vllm, sglang, guidellm, aiperf, table])
 def test_every_tool_says_the_same_of_the_same_requests(write: Any, tmp_path: Path) -> None:
     served = read_served(write(tmp_path))
     assert len(served.requests) == len(TWO)
     for found, meant in zip(served.requests, TWO, strict=True):
         for name in NAMED:
             assert getattr(found, name) == pytest.approx(getattr(meant, name), abs=1e-6), name
-    if write in (vllm, guidellm, aiperf):
-        assert served.notes == ("1 of 3 requests failed on the server and are left out",)
+    if write in (vllm, sglang, guidellm, aiperf):
+        assert served.notes == ("1 of 3 requests failed or wrote nothing, and are left out",)
 
 
 def test_the_engine_that_served_is_the_engine_that_is_simulated(tmp_path: Path) -> None:
@@ -152,11 +174,16 @@ def test_recorded_requests_come_when_they_came_and_are_as_long(tmp_path: Path) -
         ("a.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,4808,10\n", "simulate it as"),
         ("a.jsonl", '{"timestamp": 0, "input_length": 5, "output_length": 5, "hash_ids": [0]}\n', "simulate it as"),
         ("a.csv", "arrival,prompt_tokens,answer_tokens,first_token,ended\n1,5,5,0.5,2\n", "request 1: times must not"),
-        ("a.csv", "arrival,prompt_tokens,answer_tokens,first_token,ended\n1,5,0,1.5,2\n", "at least one of each"),
+        ("a.csv", "arrival,prompt_tokens,answer_tokens,first_token,ended\n1,0,5,1.5,2\n", "at least one of each"),
+        ("a.csv", "arrival,prompt_tokens,answer_tokens,first_token,ended\n1,5,0,1.5,2\n", "none of its 1 requests"),
+        ("a.csv", "arrival,prompt_tokens,answer_tokens,first_token,ended\n1,5,2,80,140\n", "times are in seconds"),
         ("a.csv", "arrival,prompt,ended\n1,5,2\n", "request 1: it has no prompt_tokens"),
         ("a.csv", "who,what\n1,2\n", "no known recording"),
         ("a.csv", "", "no requests"),
-        ("a.json", '{"input_lens": [1], "output_lens": [1], "ttfts": [1]}', "it has no start_times; record with"),
+        ("a.json", '{"input_lens": [1], "output_lens": [1], "ttfts": [1]}', "it has no itls; record with"),
+        ("a.json", BENCH % '"request_rate": 3.0', "at a rate came at unknown times"),
+        ("a.json", 2 * (BENCH % '"start_times": [0]' + "\n"), "2 runs, one a line"),
+        ("a.json", '{"experiments": [{"requests": []}], "service_kind": "openai"}', "record with AIPerf"),
         ("a.json", '{"mean_ttft_ms": 3}', "no requests with times"),
         ("a.json", '{"benchmarks": [{}, {}]}', "2 benchmarks; keep one"),
         ("a.jsonl", '{"arrival": 1}\n{"arr', "a.jsonl:2: not JSON"),
@@ -177,6 +204,9 @@ def test_the_command_prints_both_and_fails_at_a_gate(tmp_path: Path, capsys: pyt
     assert {"ttft_mean", "tpot_mean", "latency_p99"} <= {metric["metric"] for metric in found["metrics"]}
     assert found["notes"] == []
     assert trace.read_text().count('"kind":"query"') == len(TWO)
+    assert cli.main(["validate", str(path), str(trace), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["metrics"] == found["metrics"]
     assert cli.main([*asked, "--gate", "latency_mean=0.0001"]) == 6
     assert cli.main(["simulate", "single-box", "--replay", str(path)]) == 2
     assert "one-server" in capsys.readouterr().err
