@@ -33,6 +33,10 @@ _WHOLE = {"input_lens", "benchmarks", "experiments"}
 """which has one of these."""
 SLOWEST = 5.0
 """Seconds for a token of an answer: no server takes that long, and what says so is in another unit."""
+EXPERT_PARALLEL = (
+    "the server's engines shared out the experts of each layer (expert parallelism) and stepped together; simulated "
+    "are engines of their own that hold all experts"
+)
 NANOSECOND = 1e-9
 MILLISECOND = 1e-3
 Row = Mapping[str, Any]
@@ -193,7 +197,9 @@ def _engine(path: Path) -> Engine:
     if settings["kv_blocks"] and sizes["replicas"]:
         settings["kv_blocks"] //= sizes["replicas"]  # vLLM adds up what its data-parallel engines have
     known = {key: value for key, value in settings.items() if value is not None}
-    return Engine(known, {key: size for key, size in sizes.items() if size}, meta.get("model"), device)
+    shared = spread.get("enable_expert_parallel") and (sizes["replicas"] or 1) * (sizes["tensor_parallel"] or 1) > 1
+    notes = (EXPERT_PARALLEL,) if shared else ()
+    return Engine(known, {key: size for key, size in sizes.items() if size}, meta.get("model"), device, notes)
 
 
 def _precision(name: str | None) -> str | None:

@@ -41,12 +41,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Settings of the server and its placement by their keys in a scenario, and what it calls its model and device."""
+    """Settings of the server and its placement by their keys in a scenario, and what it calls its model and device.
+
+    `notes` say what of it a scenario has no key for.
+    """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     placement: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
     device: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def simulate_served(scenario: Scenario, served: Served) -> list[Record]:
 
 def doubts(scenario: Scenario, served: Served) -> list[str]:
     """Where what the recording says of its server is not what is simulated."""
-    found = list(served.notes)
+    found = [*served.notes, *served.engine.notes]
     model, hardware = scenario.ensemble.experts[0].model, scenario.fleet.placement[0].hardware
     for what, simulated, recorded in (
         ("model", model, served.engine.model),

@@ -13,6 +13,7 @@ from octavo.profiles import load_scenario
 from octavo.profiles.errors import ConfigError
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord
 from octavo.simulator.recordings import Request, changes, doubts, read_served, simulate_served
+from octavo.simulator.recordings.read import EXPERT_PARALLEL
 
 TWO = (Request(0.0, 100, 11, 0.2, 1.2), Request(0.5, 50, 3, 0.75, 1.0))
 """What every file below says."""
@@ -31,6 +32,7 @@ def llmservingsim(folder: Path) -> Path:
         "engine_kwargs": {
             "tensor_parallel_size": 2,
             "data_parallel_size": 3,
+            "enable_expert_parallel": True,
             "max_num_seqs": 8,
             "max_num_batched_tokens": 512,
             "dtype": "half",
@@ -132,7 +134,8 @@ def test_the_engine_that_served_is_the_engine_that_is_simulated(tmp_path: Path) 
     assert (engine.max_num_batched_tokens, engine.prefix_caching, engine.precision) == (512, False, "fp16")
     place = scenario.fleet.placement[0]
     assert (place.tensor_parallel, place.pipeline_parallel, place.replicas) == (2, 1, 3)
-    assert doubts(scenario, served) == ["the recording's device is NVIDIA GeForce RTX 3090, the scenario's rtx-4090"]
+    device = "the recording's device is NVIDIA GeForce RTX 3090, the scenario's rtx-4090"
+    assert doubts(scenario, served) == [EXPERT_PARALLEL, device]
 
 
 def test_what_the_server_found_in_its_cache_is_found_in_the_simulation(tmp_path: Path) -> None:
