@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from octavo.runtime.ort.cache import Cache
+from octavo.runtime.ort.fusing import FORKS
 from octavo.runtime.ort.session import Model
 
 Array = NDArray[Any]
@@ -38,7 +39,9 @@ class Calls:
 
     `ids` [rows, 1] int64, `lengths` [rows] int32 and `adapters` [rows] int64 are the caller's to fill before each
     decode: the token to read in each row, the tokens that the row holds after it, and the adapter it is read with
-    (where the graph has any). `run` is the session's own; whoever measures puts a clock around it.
+    (where the graph has any). So is `forks` [rows, 2] int32: rows of the same family, a number from 1 on, hold the same
+    first tokens, as many as the second number says; octavo's own attention then reads them once. `run` is the session's
+    own; whoever measures puts a clock around it.
     """
 
     def __init__(self, model: Model, cache: Cache) -> None:
@@ -48,10 +51,12 @@ class Calls:
         self.ids = np.zeros((cache.rows, 1), np.int64)
         self.lengths = np.ones(cache.rows, np.int32)
         self.adapters = np.zeros(cache.rows, np.int64)
+        self.forks = np.zeros((cache.rows, 2), np.int32)
         self._held = np.zeros(cache.rows, np.int64)
         self._total = np.full(1, cache.length, np.int32)
         self._picks = np.zeros((cache.rows, 1), np.int64)
         self._names = [entry.name for entry in model.graph.inputs if not entry.name.startswith("past_key_values.")]
+        self._names += [FORKS] if model.forks else []
         self._outputs = self._allocate(cache.rows)
         self._decodes: dict[int, _Bound] = {}
         self._unrecorded = capturing(None)
@@ -88,6 +93,7 @@ class Calls:
             "total_length": np.array([ids.shape[1]], np.int32),
             "logit_positions": lengths.astype(np.int64)[:, None] - 1,
             "adapter_ids": adapters,
+            FORKS: np.zeros((len(ids), 2), np.int32),
         }
         return self._call(start, len(ids), feeds)
 
@@ -101,6 +107,7 @@ class Calls:
             "total_length": total,
             "logit_positions": np.array([[len(ids) - 1]], np.int64),
             "adapter_ids": np.array([adapter], np.int64),
+            FORKS: np.zeros((1, 2), np.int32),
         }
         return self._call(row, 1, feeds)
 
@@ -112,6 +119,7 @@ class Calls:
             "total_length": self._total,
             "logit_positions": self._picks[part],
             "adapter_ids": self.adapters[part],
+            FORKS: self.forks[part],
         }
         binding = self.model.session.io_binding()
         kept = self._bind_feeds(binding, feeds)

@@ -23,6 +23,8 @@ from octavo.runtime.ort.sampling import settings_of
 from octavo.runtime.ort.session import Model
 from octavo.runtime.text import Growing, Vocabulary
 
+FAMILIES = 1 << 30  # after so many prompts their numbers begin anew
+
 
 @dataclass(frozen=True, slots=True)
 class Parked:
@@ -59,6 +61,7 @@ class ExpertEngine:
         self._rows = Rows(limits.max_rows, length)
         self._drawing = Drawing(model, self._rows, vocabulary.ends)
         self._ends = np.array(vocabulary.ends, np.int64)
+        self._families = 1
         self._parked: dict[Job, Parked] = {}
         self._adapters = {name: number for number, name in enumerate(model.graph.adapters)}
         self._head = head if "score_logit" in model.outputs else None
@@ -118,8 +121,10 @@ class ExpertEngine:
             place = self._join(job)
             self.calls.lengths[place] = prompts[index].tokens
             self.calls.adapters[place] = self._adapters.get(job.inference.model, 0)
+            self.calls.forks[place] = self._families + index, prompts[index].tokens
             if place != computed.row + index:
                 self._cache.copy(computed.row + index, place, prompts[index].tokens)
+        self._families = (self._families + len(prompts)) % FAMILIES
         source = [index for index, _ in joins]
         outputs = {name: values[source] for name, values in computed.outputs.items()}
         return self._write(slice(start, self._rows.count), outputs)
@@ -222,7 +227,7 @@ class ExpertEngine:
         moved = self._rows.remove(place)
         if moved is not None:
             calls = self.calls
-            for array in (calls.ids, calls.lengths, calls.adapters):
+            for array in (calls.ids, calls.lengths, calls.adapters, calls.forks):
                 array[place] = array[moved]
             self._cache.copy(moved, place, int(calls.lengths[moved]))
 

@@ -9,8 +9,10 @@ from octavo.profiles.manifest import KVLayout
 from octavo.runtime.ort.nodes import GRAPH, NODE, Node, each_field, field, read_initializers, read_name, read_node
 
 DOMAIN = "octavo"
-OPSET, OUTPUT, IN = 8, 12, 7  # fields: of an ONNX model, of its graph, of a node its domain
+OPSET, INPUT, OUTPUT, IN = 8, 11, 12, 7  # fields: of an ONNX model, of its graph (two), of a node its domain
+FORKS = "forks"  # an input for octavo's attention: each row's family, and how many tokens its rows have in common
 WIDTH = 16  # a head is a multiple of it
+INT32 = 6
 
 
 def fused(model: bytes, kv: KVLayout | None = None) -> bytes:
@@ -19,14 +21,17 @@ def fused(model: bytes, kv: KVLayout | None = None) -> bytes:
     bodies = [content for number, content, _ in each_field(graph) if number == NODE]
     nodes = [read_node(body) for body in bodies]
     shown = [read_name(content) for number, content, _ in each_field(graph) if number == OUTPUT]
+    moved: dict[int, bytes] = {}
     changed = dict(low_rank(nodes, {name for name, _ in read_initializers(model)}, shown))
     if kv is not None and kv.dtype == "float32" and kv.head_dim % WIDTH == 0:
-        changed |= {number: _moved(bodies[number]) for number, node in enumerate(nodes) if is_attention(node)}
+        moved = {number: _moved(bodies[number]) for number, node in enumerate(nodes) if is_attention(node)}
+        changed |= moved
     if not changed:
         return model
     rest = b"".join(whole for number, _, whole in each_field(model) if number != GRAPH)
     domain = field(OPSET, field(1, DOMAIN.encode()) + field(2, 1))
-    return rest + domain + field(GRAPH, b"".join(_parts(graph, changed)))
+    forks = _forks() if moved else b""
+    return rest + domain + field(GRAPH, b"".join(_parts(graph, changed)) + forks)
 
 
 def is_attention(node: Node) -> bool:
@@ -68,8 +73,15 @@ def _node(op_type: str, name: str, inputs: Sequence[str], outputs: Sequence[str]
 
 
 def _moved(body: bytes) -> bytes:
-    """The same node as an operator of octavo's."""
-    return b"".join(whole for number, _, whole in each_field(body) if number != IN) + field(IN, DOMAIN.encode())
+    """The same node as an operator of octavo's, which reads the rows' families too."""
+    rest = b"".join(whole for number, _, whole in each_field(body) if number != IN)
+    return rest + field(1, FORKS.encode()) + field(IN, DOMAIN.encode())
+
+
+def _forks() -> bytes:
+    """The graph's input [., 2] of int32."""
+    shape = field(1, field(2, b"rows")) + field(1, field(1, 2))
+    return field(INPUT, field(1, FORKS.encode()) + field(2, field(1, field(1, INT32) + field(2, shape))))
 
 
 def _parts(graph: bytes, changed: dict[int, bytes]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from octavo.profiles.errors import BundleError, ConfigError
 from octavo.profiles.manifest import GraphEntry, KVLayout, Manifest, Weights
 from octavo.runtime.ort.assignment import RECORD, check_assignment
 from octavo.runtime.ort.engines import Engines, find_engines, make_room
-from octavo.runtime.ort.fusing import fused
+from octavo.runtime.ort.fusing import FORKS, fused
 from octavo.runtime.ort.kernels import STOCK, Kernels, kernels_for, whose
 from octavo.runtime.ort.pages import huge_pages, let_go
 from octavo.runtime.ort.prepacked import prepacked
@@ -74,6 +74,11 @@ class Model:
     def outputs(self) -> list[str]:
         """What a call gives besides the cache, in the graph's order."""
         return [output.name for output in self.graph.outputs if not output.name.startswith("present.")]
+
+    @property
+    def forks(self) -> bool:
+        """Whether a call is told which rows hold the same first tokens."""
+        return any(entry.name == FORKS for entry in self.session.get_inputs())
 
     @property
     def most(self) -> int | None:

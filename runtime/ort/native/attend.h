@@ -1,7 +1,5 @@
 // Causal attention of one sequence's tokens, for the heads that share keys and values: their cache is written, then read.
 // Scores of all keys are kept, so that a token's result does not depend on what tokens are computed with it.
-static inline size_t least(size_t one, size_t other) { return one < other ? one : other; }
-
 static inline void fill(float* from, float* to, float with) {
   while (from < to) *from++ = with;
 }
@@ -15,28 +13,15 @@ static void turned(const float* x, const float* cos, const float* sin, size_t ha
   for (size_t i = 2 * half; i < dim; i++) to[i] = x[i];
 }
 
-static inline void asked(const float* memory, size_t count) {
-  for (size_t i = 0; i < count; i += 16) __builtin_prefetch(memory + i, 0, 2);
-}
-
 // Up to NARROW keys [., dim] as a panel [dim][NARROW].
 static void stand(const float* keys, size_t count, size_t dim, float* to) {
   for (size_t first = 0; first < NARROW; first += 8)
     for (size_t d = 0; d < dim; d += 8) {
-      __m256 r[8], s[8];
+      __m256 r[8];
       for (size_t i = 0; i < 8; i++)
         r[i] = first + i < count ? _mm256_loadu_ps(keys + (first + i) * dim + d) : _mm256_setzero_ps();
-      for (int i = 0; i < 8; i += 2)
-        s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]), s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-      for (int i = 0; i < 8; i += 4)
-        for (int j = 0; j < 2; j++) {
-          r[i + 2 * j] = _mm256_shuffle_ps(s[i + j], s[i + j + 2], 0x44);
-          r[i + 2 * j + 1] = _mm256_shuffle_ps(s[i + j], s[i + j + 2], 0xee);
-        }
-      for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(to + (d + i) * NARROW + first, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(to + (d + i + 4) * NARROW + first, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-      }
+      transpose(r);
+      for (size_t i = 0; i < 8; i++) _mm256_storeu_ps(to + (d + i) * NARROW + first, r[i]);
     }
 }
 
@@ -88,30 +73,62 @@ static float weighed(float* scores, size_t first, size_t last, float scale, floa
   return total;
 }
 
-static void attend(const Attend& p) {
+// Scores of m queries for up to NARROW keys.
+static void scored(const float* queries, size_t m, const float* keys, size_t count, size_t dim, float* panel,
+                   float* scores, size_t wide, Ahead ahead) {
+  stand(keys, count, dim, panel);
+  for (size_t i = 0; i < m; i += TALL, ahead = {})
+    rows<Single, NARROW / LANES, false>(least(TALL, m - i), queries + i * dim, dim, panel, dim, scores + i * wide, wide,
+                                        false, ahead);
+}
+
+// Keys [from, to) of a cache, each block asking for those after the next one and for its values.
+static void all_scored(const float* queries, size_t m, const Attend& p, size_t from, size_t to, const float* after,
+                       float* panel, float* scores, size_t wide) {
+  for (size_t key = from; key < to; key += NARROW) {
+    size_t later = key + 2 * NARROW;
+    const float* next = later < to ? p.keys + later * p.dim : after + (later - to) / NARROW * NARROW * p.dim;
+    Ahead ahead{(const char*)next, (size_t)((char*)(p.values + key * p.dim) - (char*)next), 2, LINE / (4 * NARROW)};
+    scored(queries, m, p.keys + key * p.dim, least(NARROW, to - key), p.dim, panel, scores + key, wide, ahead);
+  }
+}
+
+// Values of `count` keys, weighed for at most TALL queries; `more` is added to what is there.
+static void mix(size_t some, const float* weights, size_t wide, const float* values, size_t count, float* to, size_t dim,
+                bool more) {
+  size_t d = 0;
+  for (; d + WIDTH <= dim; d += WIDTH)
+    rows<Single, WIDE, false>(some, weights, wide, values + d, count, to + d, dim, more, {}, dim);
+  for (; d < dim; d += LANES) rows<Single, 1, false>(some, weights, wide, values + d, count, to + d, dim, more, {}, dim);
+}
+
+static void remember(const Attend& p) {
   for (size_t t = 0; t < p.tokens; t++) {
     size_t at = p.past + t;
     turned(p.k + t * p.kv_stride, p.cos + at * p.half, p.sin + at * p.half, p.half, p.dim, p.keys + at * p.dim);
     for (size_t i = 0; i < p.dim; i++) p.values[at * p.dim + i] = p.v[t * p.kv_stride + i];
   }
+}
+
+// The queries of `count` tokens from the t-th on.
+static void turn_queries(const Attend& p, size_t t, size_t count, float* to) {
+  for (size_t i = 0; i < count * p.heads; i++, to += p.dim) {
+    size_t token = t + i / p.heads, at = p.past + token;
+    const float* q = p.q + token * p.q_stride + i % p.heads * p.dim;
+    turned(q, p.cos + at * p.half, p.sin + at * p.half, p.half, p.dim, to);
+  }
+}
+
+static void attend(const Attend& p) {
+  remember(p);
   size_t together = p.together, wide = (p.past + p.tokens + NARROW - 1) / NARROW * NARROW;
   float *turn = p.scratch, *mixed = turn + together * p.heads * p.dim, *panel = mixed + together * p.heads * p.dim;
   float* scores = panel + NARROW * p.dim;
   for (size_t t = 0; t < p.tokens; t += together) {
     size_t count = least(together, p.tokens - t), m = count * p.heads, keys = p.past + t + count;
-    for (size_t i = 0; i < m; i++) {
-      size_t at = p.past + t + i / p.heads;
-      const float* q = p.q + (t + i / p.heads) * p.q_stride + i % p.heads * p.dim;
-      turned(q, p.cos + at * p.half, p.sin + at * p.half, p.half, p.dim, &turn[i * p.dim]);
-    }
+    turn_queries(p, t, count, turn);
     size_t seen = p.past + t + 1, from = p.window && seen > p.window ? (seen - p.window) / NARROW * NARROW : 0;
-    for (size_t key = from; key < keys; key += NARROW) {
-      asked(p.keys + (key + 2 * NARROW) * p.dim, NARROW * p.dim), asked(p.values + key * p.dim, NARROW * p.dim);
-      stand(p.keys + key * p.dim, least(NARROW, keys - key), p.dim, panel);
-      for (size_t i = 0; i < m; i += TALL)
-        rows<Single, NARROW / LANES>(least(TALL, m - i), &turn[i * p.dim], p.dim, panel, p.dim,
-                                     &scores[i * wide + key], wide, false, {});
-    }
+    all_scored(turn, m, p, from, keys, p.keys + p.length * p.dim, panel, scores, wide);
     for (size_t i = 0; i < m; i += TALL) {
       size_t some = least(TALL, m - i), last = p.past + t + (i + some - 1) / p.heads + 1;
       float total[TALL];
@@ -122,14 +139,7 @@ static void attend(const Attend& p) {
         fill(row + from, row + first / LANES * LANES, 0);
         fill(row + own, row + last, 0);
       }
-      const float* values = p.values + from * p.dim;
-      size_t d = 0;
-      for (; d + WIDTH <= p.dim; d += WIDTH)
-        rows<Single, WIDE>(some, &scores[i * wide + from], wide, values + d, last - from, &mixed[i * p.dim + d], p.dim,
-                           false, {}, p.dim);
-      for (; d < p.dim; d += LANES)
-        rows<Single, 1>(some, &scores[i * wide + from], wide, values + d, last - from, &mixed[i * p.dim + d], p.dim,
-                        false, {}, p.dim);
+      mix(some, &scores[i * wide + from], wide, p.values + from * p.dim, last - from, &mixed[i * p.dim], p.dim, false);
       for (size_t j = i; j < i + some; j++) {
         float* to = p.out + (t + j / p.heads) * p.q_stride + j % p.heads * p.dim;
         for (size_t e = 0; e < p.dim; e++) to[e] = mixed[j * p.dim + e] / total[j - i];
@@ -137,4 +147,36 @@ static void attend(const Attend& p) {
     }
   }
   for (size_t t = p.tokens; t < p.padded; t++) fill(p.out + t * p.q_stride, p.out + t * p.q_stride + p.heads * p.dim, 0);
+}
+
+// A token of each of some sequences that hold the same first `common` tokens, which are read once.
+static void attend_forks(const Attend* each, size_t count, size_t common) {
+  const Attend& p = *each;
+  size_t m = count * p.heads, longest = 0;
+  for (size_t r = 0; r < count; r++) longest = each[r].past > longest ? each[r].past : longest;
+  size_t wide = longest / NARROW * NARROW + NARROW;
+  common = common / NARROW * NARROW;
+  float *turn = p.scratch, *mixed = turn + m * p.dim, *panel = mixed + m * p.dim, *scores = panel + NARROW * p.dim;
+  for (size_t r = 0; r < count; r++) remember(each[r]), turn_queries(each[r], 0, 1, turn + r * p.heads * p.dim);
+  all_scored(turn, m, p, 0, common, p.keys + common * p.dim, panel, scores, wide);
+  for (size_t r = 0; r < count; r++) {
+    const float* after = r + 1 < count ? each[r + 1].keys + common * p.dim : p.keys + p.length * p.dim;
+    size_t i = r * p.heads;
+    all_scored(turn + i * p.dim, p.heads, each[r], common, each[r].past + 1, after, panel, scores + i * wide, wide);
+  }
+  float* total = turn;  // whose queries are done with
+  for (size_t i = 0; i < m; i++) total[i] = weighed(scores + i * wide, 0, each[i / p.heads].past + 1, p.scale, p.cap);
+  if (common)
+    for (size_t i = 0; i < m; i += TALL)
+      mix(least(TALL, m - i), scores + i * wide, wide, p.values, common, mixed + i * p.dim, p.dim, false);
+  for (size_t r = 0; r < count; r++) {
+    const Attend& own = each[r];
+    for (size_t h = 0; h < p.heads; h += TALL) {
+      size_t i = r * p.heads + h, some = least(TALL, p.heads - h);
+      mix(some, scores + i * wide + common, wide, own.values + common * p.dim, own.past + 1 - common, mixed + i * p.dim,
+          p.dim, common > 0);
+      for (size_t j = i; j < i + some; j++)
+        for (size_t e = 0; e < p.dim; e++) own.out[(j - r * p.heads) * p.dim + e] = mixed[j * p.dim + e] / total[j];
+    }
+  }
 }

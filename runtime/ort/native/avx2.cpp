@@ -7,7 +7,7 @@
 
 namespace {
 typedef float V __attribute__((vector_size(32)));
-constexpr int LANES = 8, WIDE = 2, TALL = 6;
+constexpr int LANES = 8, WIDE = 2;
 constexpr size_t AHEAD = 4096;
 inline V spread(float x) { return (V)_mm256_set1_ps(x); }
 #include "dense.h"
@@ -101,4 +101,5 @@ void quantize(const float* row, size_t k, int8_t* q, float* scale, int32_t* sum)
 }
 }  // namespace
 
-const Products AVX2 = {"avx2", WIDTH, product<Single>, product<Half>, addition, attend, LANES, few, quantize};
+const Products AVX2 = {"avx2", WIDTH, pack, product<Single>, product<Half>, addition, attend, attend_forks,
+                        LANES, few, quantize};

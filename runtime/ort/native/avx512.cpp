@@ -3,7 +3,7 @@
 
 namespace {
 typedef float V __attribute__((vector_size(64)));
-constexpr int LANES = 16, WIDE = 4, TALL = 6;
+constexpr int LANES = 16, WIDE = 4;
 constexpr size_t AHEAD = 4096;
 inline V spread(float x) { return (V)_mm512_set1_ps(x); }
 #include "dense.h"
@@ -88,4 +88,5 @@ void quantize(const float* row, size_t k, int8_t* q, float* scale, int32_t* sum)
 }
 }  // namespace
 
-const Products AVX512 = {"avx512-vnni", WIDTH, product<Single>, product<Half>, addition, attend, LANES, few, quantize};
+const Products AVX512 = {"avx512-vnni", WIDTH, pack, product<Single>, product<Half>, addition, attend, attend_forks,
+                          LANES, few, quantize};

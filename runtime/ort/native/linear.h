@@ -6,6 +6,7 @@ struct Linear {
   static constexpr const char* NAME = "MatMul";
   static constexpr size_t REQUIRED_INPUTS = 2, INPUTS = 2, OUTPUTS = 1;
   static constexpr int TYPES[] = {FLOAT, FLOAT};
+  static constexpr size_t MOST = 480;  // rows that are packed at once
 
   const Api& api;
   size_t k = 0, n = 0;
@@ -37,17 +38,46 @@ struct Linear {
     Value* out;
     TRY(api.output(context, 0, a.sides.data(), a.sides.size(), &out));
     TRY(api.data(out, (void**)&p.out));
-    if (!p.m) return nullptr;
     struct Job {
-      const Dense& p;
+      Dense p;
       bool half;
-      size_t panels, parts;
-    } job{p, half, (n + products()->width - 1) / products()->width, 0};
-    job.parts = job.panels < 64 ? job.panels : 64;
+      size_t groups, parts;
+    } job{p, half, (n + products()->width * GROUP - 1) / (products()->width * GROUP), 0};
+    job.parts = least(job.groups, 64);
+    for (size_t row = 0; row < p.m; row += job.p.m) {
+      job.p.m = least(MOST, p.m - row);
+      job.p.out = p.out + row * n;
+      TRY(pack(context, p.rows + row * k, &job.p));
+      TRY(api.parallel(context, [](void* data, size_t part) {
+        Job& job = *(Job*)data;
+        auto run = job.half ? products()->half : products()->dense;
+        size_t panels = (job.p.n + products()->width - 1) / products()->width;
+        size_t last = least(panels, GROUP * (job.groups * (part + 1) / job.parts));
+        run(job.p, GROUP * (job.groups * part / job.parts), last);
+      }, job.parts, &job));
+    }
+    return nullptr;
+  }
+
+  // Rows beside one another, packed, become those of a product.
+  Status* pack(KernelContext* context, const float* rows, Dense* p) {
+    static thread_local std::vector<float> numbers;
+    static thread_local std::vector<const float*> each;
+    p->rows = rows;
+    if (p->m == 1) return nullptr;
+    each.clear();
+    for (size_t i = 0; i < p->m; i++) each.push_back(rows + i * k);
+    if (numbers.size() < p->m * k) numbers.resize(p->m * k);
+    p->rows = numbers.data();
+    struct Job {
+      const float* const* from;
+      const Dense& p;
+      float* to;
+    } job{each.data(), *p, numbers.data()};
     return api.parallel(context, [](void* data, size_t part) {
       Job& job = *(Job*)data;
-      auto run = job.half ? products()->half : products()->dense;
-      run(job.p, job.panels * part / job.parts, job.panels * (part + 1) / job.parts);
-    }, job.parts, &job);
+      size_t first = part * TOGETHER, last = least(first + TOGETHER, tiles(job.p.m));
+      products()->pack(job.from, job.p.m, job.p.k, job.to, first, last);
+    }, (tiles(p->m) + TOGETHER - 1) / TOGETHER, &job);
   }
 };

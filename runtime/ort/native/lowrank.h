@@ -40,9 +40,8 @@ struct LowRank {
     const LowRank& kernel;
     std::vector<Row> rows;       // those of the same columns together
     std::vector<size_t> starts;  // of what is computed together, and the end
-    std::vector<const float*> factors, there;
+    std::vector<const float*> x, factors, there;
     std::vector<float*> out;
-    const float* x;
   };
 
   Status* compute(KernelContext* context) {
@@ -57,7 +56,7 @@ struct LowRank {
     float* out;
     TRY(api.output(context, 0, there.sides.data(), there.sides.size(), &value));
     TRY(api.data(value, (void**)&out));
-    Job job{*this, {}, {}, {}, {}, {}, (const float*)x.data};
+    Job job{*this, {}, {}, {}, {}, {}, {}};
     job.rows.reserve(rows);
     for (size_t i = 0; i < batch; i++) own((const float*)factors.data + i * columns, rows / batch, &job.rows);
     std::stable_sort(job.rows.begin(), job.rows.end(), [](const Row& one, const Row& other) {
@@ -66,6 +65,7 @@ struct LowRank {
     for (size_t i = 0; i < rows; i++) {
       const Row& row = job.rows[i];
       if (!i || !row.beside(job.rows[i - 1]) || i - job.starts.back() == MOST) job.starts.push_back(i);
+      job.x.push_back((const float*)x.data + row.number * k);
       job.factors.push_back((const float*)factors.data + row.number / (rows / batch) * columns + row.first);
       job.there.push_back((const float*)there.data + row.number * n);
       job.out.push_back(out + row.number * n);
@@ -90,19 +90,15 @@ struct LowRank {
   }
 
   static void run(Job& job, size_t part) {
-    static thread_local std::vector<float> low, gathered;
+    static thread_local std::vector<float> low, x;
     const LowRank& kernel = job.kernel;
     size_t start = job.starts[part], m = job.starts[part + 1] - start, k = kernel.k;
-    const Row *rows = &job.rows[start], &row = rows[0];
-    const float* x = job.x + row.number * k;
-    if (rows[m - 1].number - row.number != m - 1) {
-      gathered.resize(m * k);
-      for (size_t i = 0; i < m; i++) std::copy_n(job.x + rows[i].number * k, k, &gathered[i * k]);
-      x = gathered.data();
-    }
+    const Row& row = job.rows[start];
+    x.resize(m * k);
+    products()->pack(&job.x[start], m, k, x.data(), 0, tiles(m));
     size_t skipped = row.first / NARROW, panels = (row.last + NARROW - 1) / NARROW - skipped;
     low.resize(m * panels * NARROW);
-    Addition p{x, kernel.a + skipped * k * NARROW, kernel.b + row.first * products()->width, m, k, panels,
+    Addition p{x.data(), kernel.a + skipped * k * NARROW, kernel.b + row.first * products()->width, m, k, panels,
                row.first - skipped * NARROW, row.last - row.first, kernel.columns * products()->width, kernel.n,
                &job.factors[start], &job.there[start], &job.out[start], low.data()};
     products()->addition(p);

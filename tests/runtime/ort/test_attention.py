@@ -30,6 +30,7 @@ class Attention:
     """One attention node and its cache of three rows."""
 
     def __init__(self, own: Kernels | None, kind: dict[str, Any]) -> None:
+        self.own = own
         self.size, heads, few = kind["size"], kind["heads"], kind["kv_heads"]
         half = kind.get("turned", self.size // 2)
         angles = np.arange(LENGTH)[:, None] * 100.0 ** (-np.arange(half) / half)
@@ -61,8 +62,12 @@ class Attention:
         self.session = ort.InferenceSession(model, session_options(2, own), providers=[CPU])
         self.rows, self.cache = rows, [np.zeros((3, few, LENGTH, self.size), np.float32) for _ in range(2)]
 
-    def __call__(self, seed: int, first: int, lengths: list[int], sequence: int, after: int = 0) -> Any:
+    def __call__(
+        self, seed: int, first: int, lengths: list[int], sequence: int, after: int = 0, forks: Any = None
+    ) -> Any:
         """Read random tokens, those `after` some, in the cache's rows from `first` on, which hold `lengths` with them.
+
+        Octavo's attention is told of `forks`.
 
         Returns the real outputs.
         """
@@ -72,6 +77,8 @@ class Attention:
             for name, width in self.rows.items()
         }
         feeds |= {"held": np.array(lengths, np.int32) - 1, "total": np.array([max(lengths)], np.int32)}
+        if self.own:
+            feeds["forks"] = np.array(forks or [(0, 0)] * count, np.int32)
         binding, y = self.session.io_binding(), np.zeros(feeds["q"].shape, np.float32)
         for name, array in feeds.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
@@ -113,3 +120,19 @@ def test_what_is_not_finite_stays_in_its_row(own: Kernels) -> None:
     got = ours(2, 0, [21, 21, 21], 1)
     assert np.isnan(got[1]).all()
     assert np.isfinite(got[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("shared", "lengths"), [(100, [101, 131, 112]), (7, [9, 33, 8]), (64, [65, 65, 65])])
+def test_rows_that_share_a_beginning_get_what_each_gets_alone(
+    own: Kernels, kind: str, shared: int, lengths: list[int]
+) -> None:
+    told, alone = (Attention(own, KINDS[kind]) for _ in range(2))
+    for each in (told, alone):
+        each(1, 0, [150, 150, 150], 150)
+        for part in each.cache:
+            part[1:, :, :shared] = part[0, :, :shared]
+    for forks in ([(5, shared)] * 3, [(5, shared), (7, shared), (5, shared)], [(0, 0), (2, shared), (2, shared)]):
+        np.testing.assert_array_equal(told(2, 0, lengths, 1, forks=forks), alone(2, 0, lengths, 1))
+    for one, other in zip(told.cache, alone.cache, strict=True):
+        np.testing.assert_array_equal(one, other)

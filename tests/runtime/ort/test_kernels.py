@@ -122,6 +122,17 @@ def test_answers_are_the_same_and_say_whose_products(
     assert said[0] == said[1]
 
 
+def test_rows_that_come_and_go_beside_it_change_no_text(make_bundle: Callable[..., Path], own: Kernels) -> None:
+    """Samples that share a prompt read it together for as long as they are there, in whatever row they lie."""
+    prompts = ["mids 52917340:", "ab", "count 4 from 3:", "a longer prompt than all of the others are"]
+    with Octavo.load(make_bundle(2), threads=1, samples=3, kernels=True) as octavo:
+        together = octavo.ask_many(prompts, seed=3, max_new_tokens=24)
+        for number, (prompt, result) in enumerate(zip(prompts, together, strict=True)):
+            alone = octavo.ask(prompt, seed=3, number=number, max_new_tokens=24)
+            assert [reply.text for reply in result.candidates] == [reply.text for reply in alone.candidates]
+    assert len({len(reply.text) for result in together for reply in result.candidates}) > 3
+
+
 def test_what_was_asked_for_and_is_not_there_is_an_error(
     bundle: Path, nowhere: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
