@@ -8,14 +8,17 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import operators
 import silicon as physics
 from operators import Hosts, bare_seconds
-from points import DATA, HARDWARE, MODELS, Errors, Point, points
+from points import DATA, HARDWARE, MODELS, Errors, Point, point, points
 
+from octavo.profiles import load_hardware, load_model
+from octavo.profiles.quantity import Precision
 from octavo.simulator.latency import Physics
 from octavo.simulator.latency.choose import fitted, host_of
 from octavo.simulator.latency.model import EXACT
@@ -61,6 +64,20 @@ def fit(point: Point) -> float:
     return point.of(Physics("", coefficients, EXACT, BEND, *shape))
 
 
+def sparse() -> list[Point]:
+    """gpt-oss-120b, every expert on all devices: InferenceX keeps keys and values in fp8 on B200 alone."""
+    model, hardware = load_model("gpt-oss-120b"), {name: load_hardware(ours) for name, ours in HARDWARE.items()}
+    found = []
+    with whole().open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            alone = row["mode"] == "agg" and row["moe_ep_size"] == row["attention_dp_size"] == "1"
+            if alone and "gpt-oss-120b" in row["model_path"]:
+                one = point(row, model, hardware[row["system"]])
+                kv: Precision = "fp8" if row["system"] == "b200_sxm" else "bf16"
+                found.append(replace(one, precision="bf16", kv_precision=kv))
+    return found
+
+
 def swapped(those: Sequence[Point]) -> tuple[list[Point], Errors, Errors]:
     """SGLang's points of the fits, and these, by what fits to those in their place say."""
     every = points()
@@ -79,6 +96,10 @@ def main() -> None:
     for kind, some in by_kind(unseen()).items():
         show(", ".join(kind), some, Errors.of(silicon(some), some), Errors.of([fit(point) for point in some], some))
     show("llama-3.1-8b, h200, sglang, fp8, SGLang fitted to qwen3-32b instead", *swapped(unseen()))
+    print("\n| sparse, in no fit | points | `fit:servers` | bias | `roofline` | bias |\n|---|---|---|---|---|---|")
+    for kind, some in by_kind(sparse()).items():
+        by_roofline = Errors.of([physics.bare(p) for p in some], some)
+        show(", ".join(kind), some, Errors.of([fit(p) for p in some], some), by_roofline)
 
 
 def show(name: str, some: Sequence[Point], a: Errors, b: Errors) -> None:
