@@ -40,8 +40,8 @@ class Device:
         self.timeline = Timeline()
         self.running: Leap | None = None
         self._leaving: list[tuple[Lane, Inference]] = []
-        self._started: list[tuple[Lane, Sequence[Inference]]] = []
-        self._arrived: list[tuple[Lane, Sequence[Inference]]] = []
+        self._started: list[tuple[Lane, list[Inference]]] = []
+        self._arrived: list[tuple[Lane, list[Inference]]] = []
         self._round: list[Leap] = []
         self._turn = 0
         self._swaps = swaps
@@ -274,7 +274,7 @@ class Device:
 
     # Mail, opened between two steps.
 
-    def post(self, lane: Lane, group: Sequence[Inference], *, arrival: bool) -> None:
+    def post(self, lane: Lane, group: list[Inference], *, arrival: bool) -> None:
         """Queue a group on a lane after the step that runs; what new queries start comes after all else."""
         (self._arrived if arrival else self._started).append((lane, group))
         lane.expected += len(group)
@@ -289,16 +289,18 @@ class Device:
         """
         gone: list[tuple[Inference, int]] = []
         left = {inference for _, inference in self._leaving} if self._leaving else None
-        for lane, inference in self._leaving:
-            job = lane.scheduler.job(inference)
-            gone.append((inference, job.tokens_at(lane.scheduler.clock) if job else 0))
-            lane.scheduler.withdraw(inference)
+        if left:
+            for lane, inference in self._leaving:
+                job = lane.scheduler.job(inference)
+                gone.append((inference, job.tokens_at(lane.scheduler.clock) if job else 0))
+                lane.scheduler.withdraw(inference)
+            self._leaving.clear()
         for mail in (self._started, self._arrived):
-            for lane, group in mail:
-                lane.expected -= len(group)
-                staying = [inference for inference in group if inference not in left] if left else group
-                if staying:
-                    lane.scheduler.submit(staying)
-            mail.clear()
-        self._leaving.clear()
+            if mail:
+                for lane, group in mail:
+                    lane.expected -= len(group)
+                    staying = [inference for inference in group if inference not in left] if left else group
+                    if staying:
+                        lane.scheduler.submit(staying)
+                mail.clear()
         return gone

@@ -6,7 +6,6 @@ common horizon, which is when the next queries come, and what ended on them is h
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from itertools import islice
@@ -46,6 +45,35 @@ def is_independent(scenario: Scenario, stations: Mapping[str, Station]) -> bool:
     return not routed and not judging & asked
 
 
+class Mail:
+    """Groups on their way to a device, in order of time; `next` is when the first of them is there."""
+
+    __slots__ = ("_groups", "_read", "next")
+
+    def __init__(self) -> None:
+        self.next = inf
+        self._groups: list[tuple[float, Lane, list[Inference]]] = []
+        self._read = 0
+
+    def post(self, there: float, lane: Lane, group: list[Inference]) -> None:
+        if self.next == inf:
+            self.next = there
+        self._groups.append((there, lane, group))
+
+    def open(self, now: float) -> None:
+        """Queue what is there by now."""
+        groups, read = self._groups, self._read
+        while self.next <= now:
+            _, lane, group = groups[read]
+            lane.scheduler.submit(group)
+            read += 1
+            self.next = groups[read][0] if read < len(groups) else inf
+        if self.next == inf:
+            groups.clear()
+            read = 0
+        self._read = read
+
+
 class Independent(World):
     """A world whose devices are driven one by one."""
 
@@ -53,7 +81,7 @@ class Independent(World):
 
     def set_up(self) -> None:
         self._coming: list[tuple[float, int, Query, QueryRecord]] = []
-        self._mail: dict[Device, deque[tuple[float, Lane, list[Inference], bool]]] = {d: deque() for d in self.devices}
+        self._mail = {device: Mail() for device in self.devices}
         self._ended: list[tuple[float, Leap]] = []
 
     @property
@@ -101,7 +129,7 @@ class Independent(World):
             run = self._runs[inference]
             run.berth = berth
             run.record.device = berth.device.name
-        self._mail[berth.device].append((there, berth.lane, group, arrival))
+        self._mail[berth.device].post(there, berth.lane, group)
 
     def _advance(self, horizon: float) -> bool:
         """Let every device go on; True when one of them did."""
@@ -112,32 +140,28 @@ class Independent(World):
         """Up to the first end of a step at or after the horizon."""
         mail, moved = self._mail[device], False
         while True:
-            coming = mail[0][0] if mail else horizon
+            coming = mail.next if mail.next < inf else horizon
             if device.idle:
                 if coming >= horizon:
                     return moved
-                now = max(coming, device.time)
+                now = coming if coming > device.time else device.time
             else:
-                if coming < device.end:
-                    device.look_up(coming)
                 now = device.end
+                if coming < now:
+                    device.look_up(coming)
+                    now = device.end
                 if now >= horizon:
                     return moved
                 leap = device.finish()
                 if leap is not None and (leap.admitted or leap.began or leap.stopped or leap.step.preempted):
                     self._ended.append((now, leap))
             moved = True
-            while mail and mail[0][0] <= now:
-                _, lane, group, arrival = mail.popleft()
-                device.post(lane, group, arrival=arrival)
-            device.open_mail()
+            mail.open(now)
             device.begin(now)
 
     def _hear_all(self) -> None:
         """Tell the council what ended, in order of time. Judges begin where it wants them to."""
         for now, leap in sorted(self._ended, key=itemgetter(0)):
             self.time = now
-            self._note(leap)
-            if leap.stopped:
-                self._hear([self._bring(job.inference, job.tokens_at(leap.clock)) for job in leap.stopped])
+            self._hear(leap)
         self._ended.clear()

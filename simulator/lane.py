@@ -40,36 +40,32 @@ class Lane:
         self.work = Tally()
         self.most_repeats = 1 << 30
         self.expected = 0
-        self._ends: list[tuple[int, int, Job, int]] = []
+        self._ends: list[tuple[int, int, Job, int]] = []  # when rows stop, in which order, and when each had joined
         self._order = 0
 
     def propose(self) -> Leap | None:
         """The next step and how often it repeats until a row stops; None when there is nothing to do."""
-        step = self.scheduler.next_step()
+        step = self.scheduler.next_step(min(self._until_stop(), self.most_repeats))
         if step is None:
             return None
         if step.chunks:
             return Leap(self, step, 1, self.latency.mixed(step.decodes, step.context, step.chunks))
-        repeats = min(step.repeats, self.most_repeats)
-        if repeats > 1:
-            repeats = min(repeats, self._until_stop())
-        return Leap(self, step, repeats, leap_seconds(self.latency, step.decodes, step.context, repeats))
+        return Leap(self, step, step.repeats, leap_seconds(self.latency, step.decodes, step.context, step.repeats))
 
     def _until_stop(self) -> int:
+        """Steps until the next row stops, at least one."""
         ends = self._ends
-        while not self._holds(ends[0]):
+        while ends:
+            end, _, job, joined = ends[0]
+            if job.joined_at == joined:  # else it has left the batch since
+                return end - self.scheduler.clock
             heappop(ends)
-        return ends[0][0] - self.scheduler.clock
-
-    def _holds(self, end: tuple[int, int, Job, int]) -> bool:
-        """Whether the job still decodes, and has not been preempted since."""
-        job = end[2]
-        return job in self.scheduler.decoding and job.joined_at == end[3]
+        return 1
 
     def results(self, step: Step) -> int:
         """How many of its rows stop, if it runs once."""
         clock = self.scheduler.clock + 1
-        stopping = sum([end[0] <= clock and self._holds(end) for end in self._ends])
+        stopping = sum([end <= clock and job.joined_at == joined for end, _, job, joined in self._ends])
         for chunk in step.chunks:
             if chunk.completes:
                 for job in chunk.prompt.jobs:
@@ -82,28 +78,29 @@ class Lane:
         clock = leap.clock = scheduler.clock + repeats * step.ticks
         stopped = leap.stopped = self._due(clock, step)
         if step.chunks:
-            leap.began = [job for chunk in step.chunks if chunk.completes for job in chunk.prompt.jobs]
-            arrivals = step.chunks[len(step.chunks) - step.admitted :]
-            leap.admitted = [job for chunk in arrivals for job in chunk.prompt.jobs]
-        going: list[tuple[int, Job]] = []
-        for job in leap.began:
-            left = self.truth.length(job.inference) - job.written - 1
-            if left > 0:
-                going.append((clock + left, job))
-            else:
-                stopped.append(job)
+            self._note_prompts(leap)
+            for job in leap.began:
+                left = self.truth.length(job.inference) - job.written - 1
+                if left > 0:
+                    self._order += 1
+                    heappush(self._ends, (clock + left, self._order, job, clock))
+                else:
+                    stopped.append(job)
         self.work.add(step, repeats)
         scheduler.commit(step, repeats, stopped)
-        for end, job in going:
-            self._order += 1
-            heappush(self._ends, (end, self._order, job, clock))
+
+    def _note_prompts(self, leap: Leap) -> None:
+        chunks = leap.step.chunks
+        leap.began = [job for chunk in chunks if chunk.completes for job in chunk.prompt.jobs]
+        first = len(chunks) - leap.step.admitted
+        leap.admitted = [job for chunk in chunks[first:] for job in chunk.prompt.jobs]
 
     def _due(self, clock: int, step: Step) -> list[Job]:
         ends, due = self._ends, []
         while ends and ends[0][0] <= clock:
-            entry = heappop(ends)
-            if self._holds(entry) and entry[2] not in step.preempted:
-                due.append(entry[2])
+            _, _, job, joined = heappop(ends)
+            if job.joined_at == joined and job not in step.preempted:
+                due.append(job)
         return due
 
     def lose_everything(self) -> dict[Inference, int]:

@@ -100,7 +100,10 @@ class Drawn:
     ) -> None:
         self.totals = np.ascontiguousarray(totals)
         self.outcomes = outcomes
-        self.columns = columns
+        self._columns: dict[str, list[int]] = {model: [] for model, _ in columns}
+        for (model, sample), column in sorted(columns.items()):
+            assert sample == len(self._columns[model])
+            self._columns[model].append(column)
         self.head = head
         self.verifier_seconds = verifier_seconds
         # What a run looks up lies query after query, and is read without numpy's detour.
@@ -142,7 +145,7 @@ class Drawn:
         return self.verifier_seconds if inference.model == VERIFIER else None
 
     def _place(self, inference: Inference) -> int:
-        return inference.query.id * self._width + self.columns[inference.model, inference.sample]
+        return inference.query.id * self._width + self._columns[inference.model][inference.sample]
 
 
 def _flat(table: npt.NDArray[Any]) -> Any:

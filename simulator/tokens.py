@@ -6,6 +6,8 @@ from array import array
 
 from octavo.runtime.core.trace import InferenceRecord
 
+MANY = 4096
+
 
 class Tokens:
     """Collects seconds per output token of queries from number `skip_before` on; records too, with a `trace`."""
@@ -13,7 +15,14 @@ class Tokens:
     def __init__(self, skip_before: int, trace: list[InferenceRecord] | None = None) -> None:
         self.skip_before = skip_before
         self.trace = trace
-        self.seconds = array("d")
+        self._seconds = array("d")
+        self._newest: list[float] = []  # a list grows faster than an array, and holds four times as much a number
+
+    @property
+    def seconds(self) -> array[float]:
+        self._seconds.extend(self._newest)
+        self._newest.clear()
+        return self._seconds
 
     def keep(self, record: InferenceRecord) -> None:
         """Of an inference that has ended. A judge writes nothing, and one token has no time after the first."""
@@ -23,4 +32,7 @@ class Tokens:
         if record.judge or record.new_tokens < 2 or record.query < self.skip_before:
             return
         if first is not None and ended is not None:
-            self.seconds.append((ended - first) / (record.new_tokens - 1))
+            self._newest.append((ended - first) / (record.new_tokens - 1))
+            if len(self._newest) == MANY:
+                self._seconds.extend(self._newest)
+                self._newest.clear()

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import simpy
 
-from octavo.runtime.core.council import Council, Motion
+from octavo.runtime.core.council import NOTHING, Council, Motion
 from octavo.runtime.core.policies import Policy
 from octavo.runtime.core.query import Candidate, Ensemble, Inference, Lost, Query, Score
 from octavo.runtime.core.trace import End, InferenceRecord, QueryRecord
@@ -211,13 +211,15 @@ class World:
 
     # Motions.
 
-    def _follow(self, motions: Sequence[tuple[Query, Motion]], *, arrival: bool = False) -> None:
+    def _follow(self, motions: list[tuple[Query, Motion]], *, arrival: bool = False) -> None:
         """Withdraw, then start, then close, for all that was heard at one moment."""
         for _, motion in motions:
             for inference in motion.withdraw:
                 self._withdraw(inference)
         for query, motion in motions:
-            if motion.start:
+            if len(motion.start) == 1:
+                self._start(motion.start, arrival)
+            elif motion.start:
                 for group in _by_model(motion.start):
                     self._start(group, arrival)
             if motion.closes:
@@ -225,7 +227,6 @@ class World:
 
     def _start(self, group: list[Inference], arrival: bool) -> None:
         first, now = group[0], self.now
-        verifying = self.truth.seconds_to_verify(first)
         query = self._open[first.query].record
         for inference in group:
             judged, prompt = inference.judges, inference.prompt_tokens
@@ -235,12 +236,17 @@ class World:
             if judged is not None:
                 record.judges = judged.inference.model
             self._runs[inference] = _Run(record, query)
-        if verifying is not None:
-            self.at(now + verifying, lambda: self._settling(self._verified, group))
+        station = self.stations.get(first.model)
+        if station is None:
+            self._verify(group)
             return
-        station = self.stations[first.model]
         there = self.network.arrival(now, self.home, station.tier, first.prompt_tokens) + self.overhead
         self._send(there, group, station, arrival)
+
+    def _verify(self, group: list[Inference]) -> None:
+        verifying = self.truth.seconds_to_verify(group[0])
+        assert verifying is not None, f"nobody runs {group[0].model}"
+        self.at(self.now + verifying, lambda: self._settling(self._verified, group))
 
     def _send(self, there: float, group: list[Inference], station: Station, arrival: bool) -> None:
         """Let a group be queued at a time; what is to be queued at one time is queued together."""
@@ -281,7 +287,8 @@ class World:
         heard = []
         for inference in group:
             open_ = inference.query in self._open
-            self._end(inference, "lost" if open_ else "withdrawn", (written or {}).get(inference, 0))
+            end: End = "lost" if open_ else "withdrawn"
+            self._end(inference, self._runs[inference], end, (written or {}).get(inference, 0))
             heard.append((inference.query, self.council.hear(Lost(inference, reason))))
         self._follow(heard)
 
@@ -340,14 +347,18 @@ class World:
         self._settle()
 
     def _verified(self, group: Sequence[Inference]) -> None:
-        self._hear([self._bring(inference, 0) for inference in group if inference in self._runs])
+        near: list[Candidate | Score] = []
+        for inference in group:
+            if inference in self._runs:
+                self._bring(inference, 0, near)
+        self._tell(near)
 
     def _withdraw(self, inference: Inference) -> None:
         run = self._runs.get(inference)
         if run is None:
             return
         if run.berth is None:
-            self._end(inference, "withdrawn", 0)
+            self._end(inference, run, "withdrawn", 0)
             return
         device = run.berth.device
         device.withdraw(run.berth.lane, inference)
@@ -366,8 +377,9 @@ class World:
 
     def _begin(self, device: Device) -> None:
         for inference, written in device.open_mail():
-            if inference in self._runs:
-                self._end(inference, "withdrawn", written)
+            run = self._runs.get(inference)
+            if run is not None:
+                self._end(inference, run, "withdrawn", written)
         if device.begin(self.now):
             self._set_alarm(device)
 
@@ -385,14 +397,22 @@ class World:
             return
         leap = device.finish()
         if leap is not None:
-            self._note(leap)
-            self._hear([self._bring(job.inference, job.tokens_at(leap.clock)) for job in leap.stopped])
+            self._hear(leap)
         self._woken.pop(device, None)
         self._begin(device)
         self._settle()
 
+    def _hear(self, leap: Leap) -> None:
+        """Write down what has happened in a leap, and carry what its stopped jobs bring to the council."""
+        self._note(leap)
+        if leap.stopped:
+            near: list[Candidate | Score] = []
+            for job in leap.stopped:
+                self._bring(job.inference, job.tokens_at(leap.clock), near)
+            self._tell(near)
+
     def _note(self, leap: Leap) -> None:
-        """Write down who was admitted, who was preempted, and who wrote a first token."""
+        """Who was admitted, who was preempted, and who wrote a first token."""
         runs, now = self._runs, self.now
         for job in leap.admitted:
             run = runs.get(job.inference)
@@ -406,49 +426,47 @@ class World:
             if run is not None and run.record.first_token is None:
                 run.record.first_token = now
 
-    def _bring(self, inference: Inference, new_tokens: int) -> Candidate | Score:
-        """What a stopped inference brings, once it is written down."""
-        result = self.truth.result(inference, new_tokens)
-        record = self._runs[inference].record
+    def _bring(self, inference: Inference, new_tokens: int, near: list[Candidate | Score]) -> None:
+        """What a stopped inference brings is written down, and is `near` the council, or a message away."""
+        result, run, now = self.truth.result(inference, new_tokens), self._runs[inference], self.now
+        record, tokens = run.record, 0
         if isinstance(result, Score):
             record.value = result.value
         else:
+            tokens = result.new_tokens
             record.value, record.mean_logprob, record.answer = result.value, result.mean_logprob, result.answer
             record.correct = self.truth.correct(result)
-        return result
+        self._end(inference, run, "finished", tokens)
+        tier = self.home if run.berth is None else self.stations[inference.model].tier
+        there = self.network.arrival(now, tier, self.home, tokens)
+        if there <= now:
+            near.append(result)
+        else:
+            self._tell_at(there, result)
 
-    def _hear(self, results: Sequence[Candidate | Score]) -> None:
-        """Carry results to the council: at once, or a message later."""
-        near, now = [], self.now
+    def _tell_at(self, there: float, result: Candidate | Score) -> None:
+        self.at(there, lambda: self._settling(self._tell, [result]))
+
+    def _tell(self, results: list[Candidate | Score]) -> None:
+        motions: list[tuple[Query, Motion]] = []
         for result in results:
-            inference = result.inference if isinstance(result, Candidate) else result.judge
-            assert inference is not None
-            tokens = result.new_tokens if isinstance(result, Candidate) else 0
-            run = self._end(inference, "finished", tokens)
-            tier = self.stations[inference.model].tier if run.berth else self.home
-            there = self.network.arrival(now, tier, self.home, tokens)
-            if there <= now:
-                near.append(result)
+            if isinstance(result, Candidate):
+                query = result.inference.query
+                case = self._open.get(query)
+                if case is not None:
+                    case.landed.append(self.now)
+                    case.record.candidates += 1
             else:
-                self.at(there, lambda result=result: self._settling(self._tell, [result]))  # type: ignore[misc]
-        self._tell(near)
-
-    def _tell(self, results: Sequence[Candidate | Score]) -> None:
-        motions = []
-        for result in results:
-            candidate = result if isinstance(result, Candidate) else result.candidate
-            query = candidate.inference.query
-            case = self._open.get(query)
-            if case is not None and isinstance(result, Candidate):
-                case.landed.append(self.now)
-                case.record.candidates += 1
-            motions.append((query, self.council.hear(result)))
+                query = result.candidate.inference.query
+            motion = self.council.hear(result)
+            if motion is not NOTHING:
+                motions.append((query, motion))
         self._follow(motions)
 
     # Records.
 
-    def _end(self, inference: Inference, end: End, written: int) -> _Run:
-        run = self._runs.pop(inference)
+    def _end(self, inference: Inference, run: _Run, end: End, written: int) -> None:
+        del self._runs[inference]
         record, query = run.record, run.query
         record.ended, record.end, record.new_tokens = self.now, end, written
         query.total_tokens += written
@@ -458,7 +476,6 @@ class World:
         if first is not None and not record.judge and (query.first_token is None or first < query.first_token):
             query.first_token = first
         self.keep(record)
-        return run
 
     def _close(self, query: Query, motion: Motion) -> None:
         case = self._open.pop(query)
@@ -483,10 +500,8 @@ class World:
             self.at(again.at, lambda: self._settling(self._ask_again, again))
 
 
-def _by_model(inferences: Sequence[Inference]) -> Iterable[list[Inference]]:
+def _by_model(inferences: list[Inference]) -> Iterable[list[Inference]]:
     """Groups that share a prompt: samples of one model that start together. Judges read different candidates."""
-    if len(inferences) == 1:
-        return (list(inferences),)
     groups: dict[object, list[Inference]] = {}
     for inference in inferences:
         alone = inference.judges or inference.continues

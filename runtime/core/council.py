@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,19 +27,19 @@ class Motion:
     A closed query has an answer or the reason why there is none.
     """
 
-    start: Final[Sequence[Inference]]
-    withdraw: Final[Sequence[Inference]]
+    start: Final[list[Inference]]
+    withdraw: Final[tuple[Inference, ...]]
     answer: Final[Answer | None]
     failure: Final[str | None]
 
     def __init__(
         self,
-        start: Sequence[Inference] = (),
-        withdraw: Sequence[Inference] = (),
+        start: list[Inference] | None = None,
+        withdraw: tuple[Inference, ...] = (),
         answer: Answer | None = None,
         failure: str | None = None,
     ) -> None:
-        self.start = start
+        self.start = start or []
         self.withdraw = withdraw
         self.answer = answer
         self.failure = failure

@@ -166,23 +166,27 @@ class KVLedger:
 
     def demand(self, clock: int, repeats: int = 1) -> int:
         """Blocks that all rows together need for `repeats` decode steps from this clock on."""
-        due = self._due
+        due, size = self._due, self.block_tokens
+        place = clock % size
         if repeats == 1:
-            return due[clock % self.block_tokens]
-        cycles, rest = divmod(repeats, self.block_tokens)
-        wanted = cycles * self._rows
-        for step in range(clock, clock + rest):
-            wanted += due[step % self.block_tokens]
+            return due[place]
+        wanted = repeats // size * self._rows
+        for _ in range(repeats % size):
+            wanted += due[place]
+            place += 1
+            if place == size:
+                place = 0
         return wanted
 
-    def steps_within(self, clock: int, blocks: int) -> int:
-        """The largest number of decode steps whose demand stays within so many blocks (a large number if endless)."""
-        if not self._rows:
-            return 1 << 30
-        cycles, left = divmod(blocks, self._rows)
-        steps = cycles * self.block_tokens
-        while True:
-            left -= self._due[(clock + steps) % self.block_tokens]
+    def steps_within(self, clock: int, blocks: int, most: int) -> int:
+        """The largest number of decode steps, up to `most`, whose demand stays within so many blocks."""
+        rows, size = self._rows, self.block_tokens
+        if rows * (most // size + 1) <= blocks:  # even if every row began with a full block
+            return most
+        left, steps = blocks % rows, blocks // rows * size
+        while steps < most:
+            left -= self._due[(clock + steps) % size]
             if left < 0:
                 return steps
             steps += 1
+        return most

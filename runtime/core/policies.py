@@ -70,9 +70,6 @@ class Tally:
     def note(self, result: Result) -> None:
         """Book one result. A candidate from an expert with a value head brings its own score."""
         match result:
-            case Expired():
-                self.expired = True
-                return
             case Candidate():
                 self.candidates.append(result)
                 if self.heads and result.value is not None:
@@ -82,6 +79,9 @@ class Tally:
             case Lost():
                 self.lost += 1
                 self.why = self.why or f": {result.reason}"
+            case Expired():
+                self.expired = True
+                return
         self.out -= 1
 
     @property
@@ -109,7 +109,7 @@ class Tally:
         self.demand_enough(self.candidates)
         if not self.scores:
             return self.by_logprob("no score arrived; highest mean log-probability")
-        return self.choose(min(self.scores, key=best_first).candidate, reason)
+        return self.choose(best_of(self.scores).candidate, reason)
 
     def by_logprob(self, reason: str = "highest mean log-probability") -> Answer:
         self.demand_enough(self.candidates)
@@ -167,6 +167,15 @@ def likeliest_first(candidate: Candidate) -> tuple[float, str, int]:
 def best_first(score: Score) -> tuple[float, tuple[float, str, int]]:
     """The order of what a judge said."""
     return -score.value, likeliest_first(score.candidate)
+
+
+def best_of(scores: list[Score]) -> Score:
+    """The first by `best_first`, whose keys are made only where values are equal."""
+    best = scores[0]
+    for score in scores:
+        if score.value > best.value or (score.value == best.value and best_first(score) < best_first(best)):
+            best = score
+    return best
 
 
 def count_votes(candidates: Iterable[Candidate], weight: Callable[[Candidate], float]) -> dict[str, float]:

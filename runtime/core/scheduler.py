@@ -53,12 +53,35 @@ class Limits:
 class Prompt:
     """Tokens to prefill once: for one job, or for all samples of a query that fork from it."""
 
-    __slots__ = ("computed", "held", "jobs", "key", "left_after", "own_blocks", "prefix", "reserved", "rows", "tokens")
+    __slots__ = (
+        "computed",
+        "held",
+        "jobs",
+        "key",
+        "left_after",
+        "own_blocks",
+        "prefix",
+        "reserved",
+        "rows",
+        "shared",
+        "tail",
+        "tokens",
+    )
 
-    def __init__(self, key: int, tokens: int, prefix: tuple[int, ...], left_after: int | None = None) -> None:
+    def __init__(
+        self,
+        key: int,
+        tokens: int,
+        prefix: tuple[int, ...],
+        shared: int = 0,
+        tail: int = 0,
+        left_after: int | None = None,
+    ) -> None:
         self.key = key
         self.tokens = tokens
         self.prefix = prefix
+        self.shared = shared  # blocks that its rows share for as long as they run
+        self.tail = tail  # and those that each of them holds for itself from the fork on
         self.left_after = left_after  # preempted: shared chunks before the run of blocks that it left behind
         self.jobs: list[Job] = []  # those that wait for it; empty once it is computed
         self.computed = 0
@@ -156,6 +179,8 @@ class Step:
 
 
 NOBODY: Final[KeysView[Job]] = dict[Job, None]().keys()
+MANY: Final = 1 << 30
+"""Repeats of a step beyond which nobody asks."""
 
 
 class Scheduler:
@@ -185,13 +210,13 @@ class Scheduler:
 
     def fits(self, inference: Inference, rows: int = 1) -> bool:
         """Whether so many samples can ever run here together: the prompt's copies, and one in its longest form."""
-        kv = self.kv
+        kv, limits = self.kv, self.limits
         prompt, longest = inference.prompt_tokens, inference.prompt_tokens + inference.budget
-        chunks = len(self._usable_prefix(inference))
-        beside = 0 if self.limits.paged else chunks * self._chunk_blocks
-        most = max(self._reservation(prompt, rows, chunks), kv.blocks(longest) + beside)
-        whole = self.limits.chunked or longest <= self.limits.max_step_tokens
-        return rows <= self.limits.max_rows and most <= kv.capacity and whole
+        if rows > limits.max_rows or not (limits.chunked or longest <= limits.max_step_tokens):
+            return False
+        shared, tail = self._blocks(prompt)
+        beside = 0 if limits.paged else len(self._usable_prefix(inference)) * self._chunk_blocks
+        return max(shared + rows * tail, kv.blocks(longest)) + beside <= kv.capacity
 
     def obstacle(self, inference: Inference) -> str:
         """Why an inference that does not fit can never run here."""
@@ -215,15 +240,17 @@ class Scheduler:
             most -= 1
         if not most:
             raise ValueError(f"query {first.query.id}: {self.obstacle(first)}")
-        if most == len(inferences):
-            self._queue(inferences)
+        group = inferences if isinstance(inferences, list) else list(inferences)
+        if most == len(group):
+            self._queue(group)
             return
-        for start in range(0, len(inferences), most):
-            self._queue(inferences[start : start + most])
+        for start in range(0, len(group), most):
+            self._queue(group[start : start + most])
 
-    def _queue(self, inferences: Sequence[Inference]) -> None:
+    def _queue(self, inferences: list[Inference]) -> None:
         first = inferences[0]
-        prompt = Prompt(self._key(), first.prompt_tokens, self._usable_prefix(first))
+        shared, tail = self._blocks(first.prompt_tokens)
+        prompt = Prompt(self._key(), first.prompt_tokens, self._usable_prefix(first), shared, tail)
         for inference in inferences:
             job = Job(self._key(), inference, prompt)
             prompt.jobs.append(job)
@@ -239,20 +266,23 @@ class Scheduler:
 
     # Proposing.
 
-    def next_step(self) -> Step | None:
-        """The next forward pass, or None when nothing can run. Changes nothing."""
+    def next_step(self, most: int = MANY) -> Step | None:
+        """The next forward pass, which may repeat up to `most` times; None when nothing can run. Changes nothing."""
         if self.limits.prefill_first and self.decoding and (step := self._prompts_alone()):
             return step
         kv = self.kv
         demand = kv.demand(self.clock)
         if demand > kv.free:
             return self._step_after_preemption()
-        chunks, budget = self._continue_prompts(self.limits.max_step_tokens - len(self.decoding))
-        admitted = self._admissible(chunks, budget, kv.free - demand) if self.waiting else 0
-        if not self.decoding and not chunks:
+        rows = len(self.decoding)
+        if self.prefilling or self.waiting:
+            chunks, budget = self._continue_prompts(self.limits.max_step_tokens - rows)
+            admitted = self._admissible(chunks, budget, kv.free - demand) if self.waiting else 0
+            if chunks:
+                return Step(rows, self.context, tuple(chunks), 1, self._rows, (), admitted)
+        if not rows:
             return None
-        repeats = 1 if chunks else kv.steps_within(self.clock, kv.free)
-        return Step(len(self.decoding), self.context, tuple(chunks), repeats, self._rows, (), admitted)
+        return Step(rows, self.context, (), kv.steps_within(self.clock, kv.free, most), self._rows)
 
     def _prompts_alone(self) -> Step | None:
         """A step of whatever may be prefilled now, while the decodes stand still; room for their next one is kept."""
@@ -312,7 +342,7 @@ class Scheduler:
             if not budget or rows > self.limits.max_rows:
                 break
             start, resident = self._resident(prompt)
-            free -= self._reservation(prompt.tokens, len(prompt.jobs), len(prompt.prefix)) - resident
+            free -= self._reservation(prompt) - resident
             if free < 0:
                 break
             if prompt.tokens - start > budget and not self.limits.chunked:
@@ -348,7 +378,7 @@ class Scheduler:
             raise ValueError(f"a step that may repeat {step.repeats} times was committed {repeats} times")
         for job in step.preempted:
             self._preempt(job)
-        arrivals = step.chunks[len(step.chunks) - step.admitted :]
+        arrivals = step.chunks[len(step.chunks) - step.admitted :] if step.admitted else ()
         for chunk in arrivals:
             self._find(chunk)
         if step.decodes:
@@ -391,7 +421,7 @@ class Scheduler:
             if not kv.share(name):
                 break
             prompt.held.append(name)
-        prompt.reserved = self._reservation(prompt.tokens, len(prompt.jobs), len(prompt.prefix))
+        prompt.reserved = self._reservation(prompt)
         needed = prompt.reserved - len(prompt.held) * self._chunk_blocks
         found = 0 if prompt.left_after is None else kv.recall(prompt.key)
         prompt.own_blocks = min(found, needed)
@@ -423,7 +453,7 @@ class Scheduler:
         self.prefilling.remove(prompt)
         self._prompt_rows -= len(prompt.jobs)
         prompt.rows = len(prompt.jobs)
-        private = self._tail_blocks(prompt) * len(prompt.jobs)
+        private = prompt.tail * prompt.rows
         prompt.own_blocks -= private
         prompt.reserved -= private
         for job in prompt.jobs:
@@ -445,11 +475,10 @@ class Scheduler:
             self._suspend(prompt)
             return
         tokens = prompt.tokens + self.clock - job.joined_at + 1
-        job.written = job.tokens_at(self.clock)
-        again = Prompt(self._key(), tokens, prompt.prefix, len(prompt.held))
+        shared, tail = self._blocks(tokens)
+        again = Prompt(self._key(), tokens, prompt.prefix, shared, tail, len(prompt.held))
         owner = again.key if prompt.rows == 1 and self.limits.paged else None
         self.kv.give(self._detach(job, owner), owner)
-        job.joined_at = -1
         job.prompt = again
         again.jobs.append(job)
         self.waiting.appendleft(again)
@@ -476,6 +505,8 @@ class Scheduler:
         del self.decoding[job]
         self.context -= job.length_at(self.clock)
         self.kv.leave(prompt.tokens, job.joined_at)
+        job.written = job.tokens_at(self.clock)
+        job.joined_at = -1
         prompt.rows -= 1
         if not prompt.rows:
             self._release(prompt, owner)
@@ -495,22 +526,19 @@ class Scheduler:
         prefix = inference.prefix
         return prefix[: inference.prompt_tokens // self.kv.hash_tokens] if prefix and self.kv.caching else ()
 
-    def _reservation(self, tokens: int, rows: int, chunks: int) -> int:
-        """Blocks that a prompt and its rows' copies of it need; in contiguous rows, cached chunks come on top."""
-        if not self.limits.paged:
-            return rows * self.kv.blocks(tokens) + chunks * self._chunk_blocks
-        whole = tokens // self.kv.block_tokens
-        return whole + rows * (self.kv.blocks(tokens) - whole)
+    def _blocks(self, tokens: int) -> tuple[int, int]:
+        """Of a prompt: blocks that its rows share (the full ones, where memory is paged), and others that each has."""
+        blocks = self.kv.blocks(tokens)
+        shared = tokens // self.kv.block_tokens if self.limits.paged else 0
+        return shared, blocks - shared
 
-    def _tail_blocks(self, prompt: Prompt) -> int:
-        """Blocks of the prompt that each of its rows holds for itself from the fork on."""
-        blocks = self.kv.blocks(prompt.tokens)
-        return blocks - prompt.tokens // self.kv.block_tokens if self.limits.paged else blocks
+    def _reservation(self, prompt: Prompt) -> int:
+        """Blocks that a prompt and its rows' copies of it need; in contiguous rows, cached chunks come on top."""
+        beside = 0 if self.limits.paged else len(prompt.prefix) * self._chunk_blocks
+        return prompt.shared + len(prompt.jobs) * prompt.tail + beside
 
     def _private_blocks(self, job: Job) -> int:
-        blocks = self.kv.blocks(job.length_at(self.clock))
-        shared = job.prompt.tokens // self.kv.block_tokens if self.limits.paged else 0
-        return blocks - shared
+        return self.kv.blocks(job.length_at(self.clock)) - job.prompt.shared
 
     def _key(self) -> int:
         self._keys += 1
