@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
+from octavo.profiles.fleet import Operations
+from octavo.profiles.scenario import Scenario
 from octavo.simulator.estimate import Estimate
 from octavo.simulator.metrics import estimates
 from octavo.simulator.result import Result
-from octavo.simulator.run import Run, run
+from octavo.simulator.run import Kept, Progress, Task, each_run
+
+ENOUGH = 50_000
+"""Queries from which on a change on the same arrivals and lengths is known well enough, in a steady system."""
+REMEMBERS = 2.0
+"""How many times as long queries may take with longer steps while that many are enough: a queue near capacity changes
+slowly."""
 
 
-def banded(result: Result) -> Result:
+def banded(result: Result, progress: Progress | None = None) -> Result:
     """The result with its intervals widened by what changes when every step is shorter, or longer, by the band.
 
     The changes are those of the first seed's run, on the same arrivals and lengths; they are added to the bounds that
@@ -19,20 +28,52 @@ def banded(result: Result) -> Result:
     """
     if result.overloaded or not any(result.band):
         return result
-    shorter, longer = result.band
-    base, fast, slow = (run(result.scenario, result.seeds[0], pace=1 + by) for by in (0.0, -shorter, longer))
+    short = _shortened(result.scenario)
+    base, fast, slow = _three(result, short, f"{result.name}, error band", progress)
+    if short is not result.scenario and slow.sample.latency.mean() > REMEMBERS * base.sample.latency.mean():
+        base, fast, slow = _three(result, result.scenario, f"{result.name}, error band, longer", progress)
     notes = result.notes
     if slow.overloaded:
-        notes = (*notes, f"OVERLOADED if steps take {longer:.0%} longer than estimated, which they may")
-    changes = [_changes(base, other) for other in (fast, slow)]
-    metrics = {name: _widened(each, [c.get(name, 0.0) for c in changes]) for name, each in result.metrics.items()}
+        notes = (*notes, f"OVERLOADED if steps take {result.band[1]:.0%} longer than estimated, which they may")
+    others = [_changes(base, other) for other in (fast, slow)]
+    metrics = {
+        name: _widened(each, [change[name](each.value) for change in others if name in change])
+        for name, each in result.metrics.items()
+    }
     return replace(result, metrics=metrics, notes=notes, banded=True)
 
 
-def _changes(base: Run, other: Run) -> Mapping[str, float]:
-    """By how much each metric of the other run is larger."""
+def _shortened(scenario: Scenario) -> Scenario:
+    """A long run of a system in which nothing but queries comes and goes, cut to as many as are enough."""
+    workload = scenario.workload
+    steady = workload.arrivals.kind in ("poisson", "gamma", "weibull", "closed_loop")
+    if not steady or (workload.queries or 0) <= ENOUGH or scenario.fleet.operations != Operations():
+        return scenario
+    return scenario.model_copy(update={"workload": workload.model_copy(update={"queries": ENOUGH})})
+
+
+def _three(result: Result, scenario: Scenario, name: str, progress: Progress | None) -> list[Kept]:
+    """Runs with steps as estimated, with shorter and with longer ones."""
+    shorter, longer = result.band
+    tasks = [Task(scenario, result.seeds[0], pace=1 + by) for by in (0.0, -shorter, longer)]
+    done: list[Kept] = []
+    if progress:
+        progress(name, 0.0)
+    for kept in each_run(tasks):
+        done.append(kept)
+        if progress:
+            progress(name, len(done) / len(tasks))
+    return done
+
+
+def _changes(base: Kept, other: Kept) -> Mapping[str, Callable[[float], float]]:
+    """How much larger each metric of the other run is, in proportion: a total is that of a shorter run."""
     before, after = estimates([base.sample]), estimates([other.sample])
-    return {name: after[name].value - before[name].value for name in before if name in after}
+    return {name: partial(_change, before[name].value, after[name].value) for name in before if name in after}
+
+
+def _change(before: float, after: float, value: float) -> float:
+    return (after - before) * (value / before if before else 1.0)
 
 
 def _widened(estimate: Estimate, changes: list[float]) -> Estimate:
@@ -42,4 +83,5 @@ def _widened(estimate: Estimate, changes: list[float]) -> Estimate:
         estimate = Estimate(estimate.value, estimate.value, estimate.value)
     assert estimate.low is not None
     assert estimate.high is not None
-    return Estimate(estimate.value, estimate.low + min(0.0, *changes), estimate.high + max(0.0, *changes))
+    low, high = min([0.0, *changes]), max([0.0, *changes])
+    return Estimate(estimate.value, estimate.low + low, estimate.high + high)

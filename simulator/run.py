@@ -21,6 +21,7 @@ from octavo.profiles.scenario import Scenario
 from octavo.runtime.core.trace import InferenceRecord, Record, StepRecord
 from octavo.simulator.arrivals import DEFAULT_QUERIES, Recording
 from octavo.simulator.cost import bill, dynamic_joules, watts
+from octavo.simulator.deadline import uncovered
 from octavo.simulator.device import Device
 from octavo.simulator.fleet import Fleet, build
 from octavo.simulator.independent import Independent, is_independent
@@ -97,36 +98,51 @@ def simulate(
     runs: list[Kept] = []
     if progress:
         progress(name or scenario.name, 0.0)
-    for done in each_run(scenario, chosen, trace=trace):
+    for done in each_run([Task(scenario, seed, trace=trace and not i) for i, seed in enumerate(chosen)]):
         runs.append(done)
         if progress:
             progress(name or scenario.name, len(runs) / len(chosen))
-    result = _result(name or scenario.name, scenario, chosen, runs)
+    result = _whole(name or scenario.name, scenario, chosen, runs)
     if scenario.targets.n_minus_1 is None or result.overloaded:
         return result
     return with_spares(result, {each: _one_away(scenario.without(each), chosen) for each in victims(scenario)})
+
+
+def _whole(name: str, scenario: Scenario, seeds: tuple[int, ...], runs: list[Kept]) -> Result:
+    return uncovered(_result(name, scenario, seeds, runs), lambda patient: simulate(patient, seeds=seeds[:1]))
 
 
 def _one_away(scenario: Scenario, seeds: tuple[int, ...]) -> Result | str:
     return silenced(scenario) or simulate(scenario, seeds=seeds)
 
 
-def each_run(scenario: Scenario, seeds: Sequence[int], *, trace: bool = False) -> Iterable[Kept]:
-    """Runs in the order of their seeds; the first keeps its records where there is a `trace`.
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A run to make: every step takes `pace` times as long; records are kept with `trace`."""
+
+    scenario: Scenario
+    seed: int
+    trace: bool = False
+    pace: float = 1.0
+
+    @property
+    def inferences(self) -> int:
+        """About how many it starts."""
+        return (self.scenario.workload.queries or DEFAULT_QUERIES) * self.scenario.ensemble.inferences_per_query
+
+
+def each_run(tasks: Sequence[Task]) -> Iterable[Kept]:
+    """What is kept of each, in their order.
 
     Long ones go to all cores, so that what a run holds in memory is held as often as there are cores. Short ones are
     done before processes would have begun.
     """
-    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(seeds))
-    inferences = (scenario.workload.queries or DEFAULT_QUERIES) * scenario.ensemble.inferences_per_query
-    if cores < 2 or inferences * len(seeds) < WORTH_PROCESSES:
-        for number, seed in enumerate(seeds):
-            yield run_kept(scenario, seed, trace and not number)
+    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(tasks))
+    if cores < 2 or sum(task.inferences for task in tasks) < WORTH_PROCESSES:
+        yield from map(run_kept, tasks)
         return
     with ProcessPoolExecutor(cores) as pool:
-        tasks = [pool.submit(run_kept, scenario, seed, trace and not i) for i, seed in enumerate(seeds)]
-        for task in tasks:
-            yield task.result()
+        yield from pool.map(run_kept, tasks)
 
 
 def simulate_all(
@@ -150,7 +166,7 @@ def simulate_until(
     runs: list[Kept] = []
     while True:
         seeds = tuple(range(len(runs), min(most, max(4, 2 * len(runs)))))
-        runs += each_run(scenario, seeds)
+        runs += each_run([Task(scenario, seed) for seed in seeds])
         result = _result(scenario.name, scenario, tuple(range(len(runs))), runs)
         found = result.metrics.get(metric)
         if found is None:
@@ -159,7 +175,7 @@ def simulate_until(
             progress(scenario.name, len(runs) / most)
         tight = found.half_width is not None and found.half_width <= within * abs(found.value)
         if tight or result.overloaded or len(runs) >= most:
-            return result
+            return _whole(scenario.name, scenario, result.seeds, runs)
 
 
 @contextmanager
@@ -256,9 +272,10 @@ def _measured(scenario: Scenario, ready: Prepared) -> Run:
     return Run(world, fleet, found, seconds, devices, ready.operations.counts, full, ready.steps)
 
 
-def run_kept(scenario: Scenario, seed: int, trace: bool = False) -> Kept:
-    """One run to its end, and what is kept of it; its records with `trace`."""
-    done = run(scenario, seed, trace=trace)
+def run_kept(task: Task) -> Kept:
+    """A run to its end, and what is kept of it."""
+    scenario, trace = task.scenario, task.trace
+    done = run(scenario, task.seed, trace=trace, pace=task.pace)
     queries, replicas = done.world.queries, done.fleet.replicas
     end = max(query.ended or query.arrival for query in queries)
     models = [lane.latency for device, _ in replicas for lane in device.lanes]

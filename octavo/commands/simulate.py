@@ -77,7 +77,7 @@ def simulate(
         progress = lambda name, share: watch(name, share, "")  # noqa: E731
         results = _results(loaded, chosen, _share(until_ci), progress, baselines=baselines, trace=trace_out is not None)
         if band:
-            results = [banded(result) for result in results]
+            results = [banded(result, progress) for result in results]
     show.simulation(results, out, trace_out, as_json=json)
 
 
