@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +15,12 @@ from octavo import show, terminal
 from octavo.profiles.errors import ConfigError, GateError
 
 if TYPE_CHECKING:
+    from octavo.profiles.latency import LatencyProfile
     from octavo.runtime.core.trace import Record
     from octavo.simulator.validate import Validation
 
 TRACE = "trace.jsonl"
+SEEDS = 4  # runs of a replay whose machine's pace swings
 
 
 def read_trace(path: Path) -> list[Record]:
@@ -37,7 +42,7 @@ def simulate_replay(
     """Simulate what `octavo measure` served, from the step times that it measured, and print both."""
     from octavo.profiles.latency import read_latency
     from octavo.runtime.core.trace import to_lines
-    from octavo.simulator.replay import replay
+    from octavo.simulator.pace import said
     from octavo.simulator.validate import validate
 
     allowed = dict(map(_gate, gates))
@@ -45,12 +50,27 @@ def simulate_replay(
         raise ConfigError(f"{folder}: a recording of another server needs a scenario of it: simulate SCENARIO --replay")
     measured = read_trace(folder / TRACE)
     profiles = [read_latency(path) for path in sorted(folder.glob("latency-*.json"))]
-    simulated = replay(measured, profiles)
+    swings = [pace for profile in profiles if (pace := profile.pace)]
+    simulated = list(_replays(measured, profiles, SEEDS if swings else 1))
     if trace_out:
-        show.write(trace_out, "".join(f"{line}\n" for line in to_lines(simulated)))
-    found = validate(measured, simulated, str(folder))
+        show.write(trace_out, "".join(f"{line}\n" for line in to_lines(simulated[0])))
+    found = validate(measured, simulated[0], str(folder), others=simulated[1:])
+    swung = said(swings[0]) if swings else None
+    found = replace(found, notes=(*([f"{swung}, in {SEEDS} runs"] if swung else []), *found.notes))
     validation(found, out, as_json=as_json)
     found.gate(allowed)
+
+
+def _replays(measured: Sequence[Record], profiles: Sequence[LatencyProfile], seeds: int) -> Iterator[list[Record]]:
+    """A simulation for each seed; several on all cores."""
+    from octavo.simulator.replay import replay
+
+    one = partial(replay, measured, profiles, None)
+    if seeds == 1:
+        yield one(0)
+        return
+    with ProcessPoolExecutor(min(seeds, os.cpu_count() or 1)) as pool:
+        yield from pool.map(one, range(seeds))
 
 
 def simulate_recorded(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.quantity import Precision
@@ -41,14 +42,45 @@ class StepTime(_Facts):
     beside: Parts | None = None
 
 
-class HostTimes(_Facts):
-    """Seconds in the interpreter beside those of steps, where lanes share one.
+Pair = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+"""Of what a step computes and of what it holds the interpreter for."""
 
-    `arrival` opens a query, `result` hears of an inference that has ended.
+
+class HostTimes(_Facts):
+    """What is known beside the parts of steps, where lanes share an interpreter; seconds of one model on it.
+
+    `arrival` opens a query, and `start` each inference that it begins with; its lane knows of it `post` seconds later.
+    `result` hears of an inference that has ended. A step after a `rest` computes, and holds
+    the interpreter, so many seconds longer: caches are cold. A decode of the model that took the step before as well
+    computes only `again` times as long. Who has waited for the interpreter has it after a `handover`. Of like steps, of
+    `decodes` and of those that prefill, how many times their mean the two parts were, a pair for each of as many steps.
     """
 
     arrival: float = Field(default=0.0, ge=0)
+    start: float = Field(default=0.0, ge=0)
+    post: float = Field(default=0.0, ge=0)
     result: float = Field(default=0.0, ge=0)
+    rest: Pair = (0.0, 0.0)
+    again: float = Field(default=1.0, gt=0)
+    handover: float = Field(default=0.0, ge=0)
+    decodes: list[Pair] = Field(default_factory=list)
+    prefills: list[Pair] = Field(default_factory=list)
+
+
+class Pace(_Facts):
+    """How many times as long as on the mean the steps of each lane took, `seconds` after `seconds`, in served loads.
+
+    What is of one moment stands at one place in all lanes. The mean of all is one.
+    """
+
+    seconds: float = Field(gt=0)
+    lanes: list[list[Annotated[float, Field(gt=0)]]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Pace:
+        if len({len(lane) for lane in self.lanes}) != 1 or not self.lanes[0]:
+            raise ValueError("pace: every lane needs as many moments as the others, and at least one")
+        return self
 
 
 class LatencyProfile(_Facts):
@@ -73,6 +105,7 @@ class LatencyProfile(_Facts):
     inference_overhead: float = Field(default=0.0, ge=0)
     query_overhead: float = Field(default=0.0, ge=0)
     host: HostTimes | None = Field(default=None, description="where lanes share a process")
+    pace: Pace | None = Field(default=None, description="how it swung while loads were served for the calibration")
     weight_bytes: int = Field(default=0, ge=0)
     kv_bytes_per_token: int = Field(default=0, ge=0)
     kv_precision: Precision | None = Field(default=None, description="of what the cache holds, where it is known")

@@ -6,31 +6,26 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from math import inf
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import numpy as np
-import psutil
-from scipy.optimize import nnls
 
 from octavo.profiles.errors import ConfigError
-from octavo.profiles.latency import HostTimes, LatencyProfile, Parts, StepTime
-from octavo.profiles.manifest import GraphEntry
+from octavo.profiles.latency import LatencyProfile, StepTime
+from octavo.runtime.calibration import Calibration, Seen
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, to_lines
 from octavo.runtime.energy import Watch, find_meter
 from octavo.runtime.local import Octavo
-from octavo.runtime.machine import machine
 from octavo.runtime.ort.providers import CPU
-from octavo.runtime.overheads import Calibration, Half, Halves, Overheads, Served, Share
+from octavo.runtime.profiled import profiled
 from octavo.runtime.replay import Arrival, fitting, poisson, serve_load
-from octavo.runtime.steps import grid, time_alone, time_steps
+from octavo.runtime.steps import Bench, grid, time_steps
 from octavo.runtime.tasks import read_tasks
 
 Progress = Callable[[str, float], None]
-ALONE = 0.3  # of the time for steps, in which the lanes run by themselves
 LOAD = 0.3  # of what the machine does when many are asked at once, where no rate is given
 
 
@@ -67,7 +62,7 @@ class Measurement:
         energy = asdict(self.energy)
         document = {"kind": "measure", "rate": self.rate, "profiles": profiles, "energy": energy}
         document |= {"left_out": self.left_out} if self.left_out else {}
-        return json.dumps(document, indent=2) + "\n"
+        return numbers_in_line(json.dumps(document, indent=2)) + "\n"
 
 
 def measure(
@@ -100,24 +95,18 @@ def measure(
     with Octavo.load(bundle, keep_records=True, **load) as octavo:
         recorded = fitting(arrivals, octavo.placed.context) if arrivals else []
         progress("step times", 0.0)
-        limits = next(iter(octavo.placed.lanes[0].engines.values())).limits
-        cells = grid(octavo.placed.context, limits.max_rows, octavo.ensemble.samples_per_expert, limits.max_step_tokens)
-        lanes, value = octavo.placed.lanes, octavo.ensemble.value_model
+        lanes = octavo.placed.lanes
         meter = find_meter([lane.device for lane in lanes])
         idle, running = meter.idle_watts() if meter.counter else None, Watch(meter)
-        shared = len(lanes) > 1 and octavo.provider == CPU and octavo.placed.threads == 1
-        times = time_steps(lanes, octavo.loop.contents, value, cells, seconds * (1 - ALONE * shared), seed)
+        bench = bench_of(octavo, seconds, seed)
         watts = running.watts()
-        alone = time_alone(lanes, octavo.loop.contents, value, cells, seconds * ALONE, seed) if shared else None
-        steps = {judge: times.step_times(judge=judge, alone=alone) for judge in (False, True)}
-        fits = {judge: fitted(found) for judge, found in steps.items() if found}
+        steps = {judge: bench.step_times(judge=judge) for judge in (False, True)}
+        calibration = Calibration(octavo, texts, options) if texts else None
         wanted = rate or 1.0
-        bench = {judge: fit.seconds for judge, fit in fits.items()}
-        split = {judge: halves(found) for judge, found in steps.items() if any(step.alone for step in found)}
-        calibration = Calibration(octavo, texts, bench, options, split) if texts else None
         if calibration:
             progress("calibrating", 0.0)
             wanted = rate or calibration.rate(LOAD)
+            calibration.serve_one(wanted)
             calibration.serve(wanted)
         coming = recorded or (poisson(texts, wanted, queries, seed) if texts else [])
         if len(recorded) > 1:
@@ -126,14 +115,23 @@ def measure(
         trace = serve_load(octavo, coming, lambda share: progress("serving a load", share), **options) if coming else []
         if calibration:
             calibration.serve(wanted)
-        beside = calibration.overheads() if calibration else Overheads()
-        profiles = [_profile(octavo, judge, steps[judge], beside, watts) for judge in fits]
+        profiles = profiled(octavo, bench, calibration.seen if calibration else Seen(), watts)
     each = None if watts is None else joules(steps, watts / len(lanes))
     energy = Energy(meter.source, meter.reason, idle, watts, each)
     found = Measurement(profiles, trace, wanted, energy, len(arrivals or ()) - len(recorded))
     if out is not None:
         _write(out, found)
     return found
+
+
+def bench_of(octavo: Octavo, seconds: float, seed: int) -> Bench:
+    """The steps of all models over batch sizes and contexts, timed for about so long."""
+    lanes, context, samples = octavo.placed.lanes, octavo.placed.context, octavo.ensemble.samples_per_expert
+    limits = next(iter(lanes[0].engines.values())).limits
+    cells = grid(context, limits.max_rows, samples, limits.max_step_tokens)
+    shared = len(lanes) > 1 and octavo.provider == CPU and octavo.placed.threads == 1
+    value = octavo.ensemble.value_model
+    return time_steps(lanes, octavo.loop.contents, value, cells, seconds, seed, apart=shared)
 
 
 def joules(steps: Mapping[bool, Sequence[StepTime]], watts: float) -> dict[str, float]:
@@ -146,113 +144,6 @@ def joules(steps: Mapping[bool, Sequence[StepTime]], watts: float) -> dict[str, 
     return {kind: watts * median(seconds) for kind, seconds in kinds.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Seconds of a step as a line in what it does; no coefficient is negative."""
-
-    coefficients: dict[str, float]
-    residuals: dict[str, float]
-
-    def seconds(self, decodes: int, context: int, prefill_tokens: int, prefill_rows: int) -> float:
-        values = _features(decodes, context, prefill_tokens, prefill_rows)
-        return float(np.dot(values, list(self.coefficients.values())))
-
-
-PARTS = ("computing", "hosting")
-FEATURES = ("step", "decoding row", "context token", "prefill", "prefill token", "prefill row")
-
-
-def _features(decodes: int, context: int, prefill_tokens: int, prefill_rows: int) -> tuple[float, ...]:
-    return 1.0, decodes, context, float(prefill_rows > 0), prefill_tokens, prefill_rows
-
-
-def fitted(steps: Sequence[StepTime]) -> Fit:
-    """Least squares of the relative error; residuals are relative."""
-    seconds = np.array([step.seconds for step in steps])
-    matrix = np.array([_features(s.decodes, s.context, s.prefill_tokens, s.prefill_rows) for s in steps])
-    scale = np.maximum(matrix.max(axis=0), 1e-30)
-    found = nnls(matrix / scale / seconds[:, None], np.ones(len(steps)))[0] / scale
-    errors = np.abs(matrix @ found / seconds - 1)
-    residuals = {"mape": errors.mean(), "p90": np.percentile(errors, 90), "worst": errors.max()}
-    return Fit(
-        dict(zip(FEATURES, map(float, found), strict=True)), {key: float(value) for key, value in residuals.items()}
-    )
-
-
-def _profile(
-    octavo: Octavo, judge: bool, bench: list[StepTime], beside: Overheads, watts: float | None
-) -> LatencyProfile:
-    manifest = octavo.manifest
-    entry = manifest.value if judge and manifest.value else manifest.experts[0]
-    graph: GraphEntry = manifest.graph(entry.weights[0].graph)
-    files = {each.path: each.size for each in manifest.files}
-    about = machine() | octavo.about
-    steps = [_in_service(step, beside, judge) for step in bench]
-    fit = fitted(steps)
-    results = [share.per_result for (of_judge, *_), share in beside.shares.items() if of_judge == judge]
-    host = HostTimes(arrival=beside.per_arrival, result=results[0]) if results else None
-    return LatencyProfile(
-        name=f"{manifest.name}-{'judge' if judge else 'decoder'}",
-        model=entry.name,
-        kind="judge" if judge else "decoder",
-        hardware=about["processor"],
-        provider=octavo.provider,
-        precision=graph.precision,
-        threads=octavo.placed.threads,
-        concurrent=len(octavo.placed.lanes),
-        measured_on=date.today().isoformat(),
-        machine=about,
-        steps=steps,
-        inference_overhead=beside.per_inference,
-        query_overhead=beside.per_query,
-        host=host,
-        weight_bytes=sum(files[path] for path in set(entry.weights[0].locations.values())),
-        kv_bytes_per_token=graph.kv.bytes_per_token if graph.kv else 0,
-        kv_precision=graph.kv.precision if graph.kv else None,
-        peak_memory_bytes=psutil.Process().memory_info().rss,
-        watts=watts,
-        coefficients=fit.coefficients,
-        residuals=fit.residuals,
-    )
-
-
-def halves(steps: Sequence[StepTime]) -> Halves:
-    """What a step computes and hosts on the bench, alone and beside others; decodes, prefills and both apart."""
-
-    def half(side: str) -> Half:
-        lines = {sort: [_line(found, side, part) for part in PARTS] for sort, found in sorts.items()}
-        usual = [_line([step for step in steps if step.alone], side, part) for part in PARTS]
-
-        def seconds(*sizes: int) -> tuple[float, float]:
-            computing, hosting = lines.get((sizes[0] > 0, sizes[3] > 0), usual)
-            return computing.seconds(*sizes), hosting.seconds(*sizes)
-
-        return seconds
-
-    sorts: dict[tuple[bool, bool], list[StepTime]] = {}
-    for step in steps:
-        if step.alone:
-            sorts.setdefault((step.decodes > 0, step.prefill_rows > 0), []).append(step)
-    return half("alone"), half("beside")
-
-
-def _line(steps: Sequence[StepTime], side: str, part: str) -> Fit:
-    return fitted([step.model_copy(update={"seconds": getattr(getattr(step, side), part)}) for step in steps])
-
-
-def _in_service(step: StepTime, beside: Overheads, judge: bool) -> StepTime:
-    """The step as a served load takes it."""
-    decodes, prefills = step.decodes > 0, step.prefill_rows > 0
-    served = beside.steps.get((judge, prefills), Served())
-    share = beside.shares.get((judge, decodes, prefills), Share())
-    parts = {
-        side: Parts(computing=share.computing * found.computing, hosting=max(1e-9, share.hosting * found.hosting))
-        for side in ("alone", "beside")
-        if (found := getattr(step, side)) is not None
-    }
-    return step.model_copy(update={"seconds": served.constant + served.factor * step.seconds, **parts})
-
-
 def _write(out: Path, found: Measurement) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -260,13 +151,18 @@ def _write(out: Path, found: Measurement) -> None:
             earlier.unlink()
         for profile in found.profiles:
             (out / f"latency-{slug(profile.hardware)}-{profile.kind}.json").write_text(
-                profile.model_dump_json(indent=2) + "\n"
+                numbers_in_line(profile.model_dump_json(indent=2)) + "\n"
             )
         if found.trace:
             (out / "trace.jsonl").write_text("".join(f"{line}\n" for line in to_lines(found.trace)))
         (out / "measure.json").write_text(found.to_json())
     except OSError as error:
         raise ConfigError(f"{out}: cannot write the measurement: {error.strerror}") from None
+
+
+def numbers_in_line(text: str) -> str:
+    """Indented JSON with the numbers of a list on one line."""
+    return re.sub(r"\[[\d\s.,e-]+\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text)
 
 
 def slug(name: str) -> str:

@@ -9,30 +9,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import mean, median
-from time import perf_counter, thread_time
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record
-from octavo.runtime.lane import Lane, Turn
-from octavo.runtime.local import Octavo
-from octavo.runtime.parts import Clocked, Taken
-from octavo.runtime.replay import poisson, serve_load
+from octavo.profiles.latency import Pair
+from octavo.runtime.calibration import Kind, Logged, Seen, Sort
+from octavo.runtime.pace import MOMENT, Floats, course, moment
 
-Kind: TypeAlias = tuple[bool, bool]
-Sort: TypeAlias = tuple[bool, bool, bool]  # whether a judge takes it, whether it decodes, whether it prefills
-Sizes: TypeAlias = tuple[int, int, int, int]
 Predict: TypeAlias = Callable[[int, int, int, int], float]
 Half: TypeAlias = Callable[[int, int, int, int], tuple[float, float]]
 Halves: TypeAlias = tuple[Half, Half]  # seconds that a step computes and hosts: alone, and beside others
-ALONE, CROWD, SERVED = 12, 48, 300  # queries asked one at a time, at once, and as they come
 UNQUEUED = 25  # per cent of the queries that arrive while the first device they ask is free, more or less
 DISTURBED = 0.003  # share of steps, the slowest of their kind
+PAIRS = 50  # steps that stand for all of a kind
+FEWEST = 20  # decodes of the model that took the step before, from which they are told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,103 +45,52 @@ class Overheads:
     per_inference: float = 0.0
     per_query: float = 0.0
     shares: Mapping[Sort, Share] = field(default_factory=dict)
-    per_arrival: float = 0.0
+    opening: tuple[float, float] = (0.0, 0.0)
+    handover: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """A served step computes so many times as long as on the bench, and holds the interpreter so many times as long.
 
-    Each of its results takes so many seconds more there.
+    Each of its results takes so many seconds more there. After a rest both parts take some seconds more. `again` times
+    as long computes a step of the model that took the one before.
     """
 
     computing: float = 1.0
     hosting: float = 1.0
     per_result: float = 0.0
+    rest: tuple[float, float] = (0.0, 0.0)
+    again: float = 1.0
 
 
-@dataclass(slots=True)
-class Logged:
-    """A step of a served load, from one to the next; `beside` is the share of it in which others ran."""
-
-    judge: bool
-    begun: float
-    seconds: float
-    sizes: Sizes
-    taken: Taken
-    beside: float = 0.0
-
-    @property
-    def kind(self) -> Kind:
-        return self.judge, self.sizes[3] > 0
-
-    @property
-    def sort(self) -> Sort:
-        return self.judge, self.sizes[0] > 0, self.sizes[3] > 0
-
-
-class Calibration:
-    """Loads like the one to be recorded, served before and after it, so that a machine that drifts is met half-way.
+def overheads(seen: Seen, bench: Mapping[bool, Predict], split: Mapping[bool, Halves]) -> Overheads:
+    """What all served loads say together.
 
     `bench` gives the seconds of a step on the bench, by whether a judge takes it; `split` its parts, where lanes share
     a process.
     """
+    pairs: dict[Kind, list[tuple[float, float]]] = defaultdict(list)
+    for turn in seen.turns:
+        pairs[turn.kind].append((bench[turn.judge](*turn.sizes), turn.seconds))
+    unqueued = float(np.percentile(seen.waits, UNQUEUED)) if seen.waits else 0.0
+    steps = {kind: _served(found) for kind, found in pairs.items()}
+    opening = _opening(seen.openings)
+    after = max(0.0, median(seen.endings)) if seen.endings else 0.0
+    waking = median(seen.handovers) if seen.handovers else 0.0
+    return Overheads(steps, unqueued, after, shares([*seen.turns, *seen.lone], split), opening, waking)
 
-    def __init__(
-        self,
-        octavo: Octavo,
-        prompts: Sequence[str],
-        bench: Mapping[bool, Predict],
-        options: dict[str, Any],
-        split: Mapping[bool, Halves] | None = None,
-    ) -> None:
-        self._octavo = octavo
-        self._prompts = prompts
-        self._bench = bench
-        self._options = options
-        self._split = split or {}
-        self._turns: list[Logged] = []
-        self._arrivals: list[float] = []
-        self._waits: list[float] = []
-        self._after = self._alone()
 
-    def _alone(self) -> float:
-        """Ask singly, after a first round that warms up: seconds from the last result to the answer."""
-        octavo, recorder = self._octavo, self._octavo.loop.recorder
-        octavo.ask_many(self._crowd(), **self._options)
-        recorder.restart()
-        for prompt in self._prompts[:ALONE]:
-            octavo.ask(prompt, **self._options)
-        octavo.loop.settle()
-        return closing(list(recorder.records()))
-
-    def _crowd(self) -> list[str]:
-        return [self._prompts[number % len(self._prompts)] for number in range(CROWD)]
-
-    def rate(self, share: float) -> float:
-        """A share of the queries a second that the machine answers when many are asked at once."""
-        begun = perf_counter()
-        self._octavo.ask_many(self._crowd(), **self._options)
-        return share * CROWD / (perf_counter() - begun)
-
-    def serve(self, rate: float) -> None:
-        """Serve a load of other seeds than the one to be recorded, and note what its steps take."""
-        seed = self._options.get("seed", 0) + 1 + len(self._turns)
-        logs = [_Log(lane, self._octavo.ensemble.value_model) for lane in self._octavo.placed.lanes]
-        load = poisson(self._prompts, rate, SERVED, seed)
-        trace = serve_load(self._octavo, load, opened=self._arrivals.append, **{**self._options, "seed": seed})
-        self._turns += beside_others([log.close() for log in logs])
-        self._waits += waits(trace)
-
-    def overheads(self) -> Overheads:
-        """What all served loads say together."""
-        pairs: dict[Kind, list[tuple[float, float]]] = defaultdict(list)
-        for turn in self._turns:
-            pairs[turn.kind].append((self._bench[turn.judge](*turn.sizes), turn.seconds))
-        unqueued = float(np.percentile(self._waits, UNQUEUED)) if self._waits else 0.0
-        steps = {kind: _served(found) for kind, found in pairs.items()}
-        opening = mean(self._arrivals) if self._arrivals else 0.0
-        return Overheads(steps, unqueued, self._after, shares(self._turns, self._split), opening)
+def _opening(openings: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Seconds of opening a query, and those for each inference that it begins with."""
+    by_size: dict[int, list[float]] = defaultdict(list)
+    for size, seconds in openings:
+        by_size[size].append(seconds)
+    if len(by_size) < 2:
+        return mean(seconds for _, seconds in openings) if openings else 0.0, 0.0
+    (few, less), *_, (many, more) = sorted((size, mean(seconds)) for size, seconds in by_size.items())
+    each = min(max(0.0, (more - less) / (many - few)), less / max(few, 1))
+    return less - few * each, each
 
 
 def _served(pairs: Sequence[tuple[float, float]]) -> Served:
@@ -166,106 +109,115 @@ def _served(pairs: Sequence[tuple[float, float]]) -> Served:
     )
 
 
-def beside_others(lanes: Sequence[list[Logged]]) -> list[Logged]:
-    """The turns of all lanes, each with the share of it in which another lane was in a turn of its own."""
-    for lane in lanes:
-        others = [(turn.begun, turn.begun + turn.seconds) for other in lanes if other is not lane for turn in other]
-        ends = np.array(sorted(end for _, end in others))
-        begins = np.array(sorted(begun for begun, _ in others))
-        for turn in lane:
-            overlap = _before(turn.begun + turn.seconds, begins, ends) - _before(turn.begun, begins, ends)
-            turn.beside = min(1.0, overlap / turn.seconds)
-    return [turn for lane in lanes for turn in lane]
-
-
-def _before(moment: float, begins: NDArray[np.float64], ends: NDArray[np.float64]) -> float:
-    """Seconds that intervals cover before a moment, each counted."""
-    begun, ended = np.searchsorted(begins, moment), np.searchsorted(ends, moment)
-    return float(begun * moment - begins[:begun].sum() - (ended * moment - ends[:ended].sum()))
-
-
 def shares(turns: Sequence[Logged], split: Mapping[bool, Halves]) -> dict[Sort, Share]:
     """How the parts of served steps differ from those of the bench, alone or beside others as they were."""
     found: dict[Sort, Share] = {}
     for judge, (alone, beside) in split.items():
         own = [turn for turn in turns if turn.judge == judge]
-        if not own:
-            continue
-        mixed = [_between(alone(*turn.sizes), beside(*turn.sizes), turn.beside) for turn in own]
-        sorts = sorted({turn.sort for turn in own})
-        columns = [
-            [said[1] if turn.sort == sort else 0.0 for turn, said in zip(own, mixed, strict=True)] for sort in sorts
-        ]
-        matrix = np.array([*columns, [float(turn.taken.results) for turn in own]]).T
-        hosting = np.array([turn.taken.hosting for turn in own])
-        kept = np.argsort(hosting / np.array([said[1] for said in mixed]))[: max(2, round((1 - DISTURBED) * len(own)))]
-        scale = np.maximum(matrix[kept].max(axis=0), 1e-30)
-        *factors, per_result = nnls(matrix[kept] / scale, hosting[kept])[0] / scale
-        for sort, factor in zip(sorts, factors, strict=True):
-            both = [(turn.taken.computing, said[0]) for turn, said in zip(own, mixed, strict=True) if turn.sort == sort]
-            served, bench = np.array(both).sum(axis=0)
-            found[sort] = Share(float(served / bench), float(factor), float(per_result))
+        bench = [_between(alone(*turn.sizes), beside(*turn.sizes), turn.beside) for turn in own]
+        found |= _shares(own, np.array(bench)) if own else {}
     return found
+
+
+def _shares(turns: Sequence[Logged], bench: Floats) -> dict[Sort, Share]:
+    """Least squares of the parts of steps whose parts on the `bench` are these, none negative.
+
+    The variance of a part counts as proportional to it, so that the sums of a sort come out right.
+    """
+    sorts = sorted({turn.sort for turn in turns})
+    of = {sort: np.array([turn.sort == sort for turn in turns]) for sort in sorts}
+    rested = np.array([float(turn.rested) for turn in turns])
+    results = np.array([float(turn.taken.results) for turn in turns])
+    decoding = np.array([turn.sizes[0] > 0 == turn.sizes[3] for turn in turns])
+    again = np.array([turn.again for turn in turns])
+    changed = decoding & ~again if (decoding & again).sum() >= FEWEST else np.zeros(len(turns))
+    computing, hosting = bench.T
+    *compute, change, waking = _least(
+        [*(computing * each for each in of.values()), computing * changed, rested],
+        np.array([turn.taken.computing for turn in turns]),
+        computing,
+    )
+    *host, per_result, rousing = _least(
+        [*(hosting * each for each in of.values()), results, rested],
+        np.array([turn.taken.hosting for turn in turns]),
+        hosting,
+    )
+    found = {}
+    for sort, computes, hosts in zip(sorts, compute, host, strict=True):
+        longer = change if sort[1] and not sort[2] else 0.0
+        share = Share(computes + longer, hosts, per_result, (waking, rousing), computes / max(computes + longer, 1e-9))
+        found[sort] = share
+    return found
+
+
+def _least(columns: Sequence[Floats], taken: Floats, bench: Floats) -> list[float]:
+    """Coefficients of the columns. The most delayed steps are left out, as above."""
+    matrix = np.stack(columns, axis=1)
+    kept = np.argsort(taken / bench)[: max(2, round((1 - DISTURBED) * len(taken)))]
+    scale, weight = np.maximum(matrix[kept].max(axis=0), 1e-30), 1 / np.sqrt(bench[kept])
+    return [float(each) for each in nnls(matrix[kept] / scale * weight[:, None], taken[kept] * weight)[0] / scale]
+
+
+def usual_parts(turn: Logged, found: Overheads, split: Mapping[bool, Halves]) -> tuple[float, float]:
+    """What a step like this usually computes, and holds the interpreter for."""
+    share, (alone, beside) = found.shares.get(turn.sort, Share()), split[turn.judge]
+    computing, hosting = _between(alone(*turn.sizes), beside(*turn.sizes), turn.beside)
+    computing *= share.computing * (share.again if turn.again else 1.0)
+    hosting = share.hosting * hosting + share.per_result * turn.taken.results
+    return computing + turn.rested * share.rest[0], hosting + turn.rested * share.rest[1]
+
+
+def courses(
+    loads: Sequence[Sequence[Sequence[Logged]]],
+    found: Overheads,
+    bench: Mapping[bool, Predict],
+    split: Mapping[bool, Halves],
+) -> tuple[list[Floats], float]:
+    """Of each load the pace of its lanes: what their steps took over what they usually take; and a moment's seconds."""
+
+    def cost(turn: Logged) -> tuple[float, float]:
+        if turn.judge in split:
+            return turn.taken.computing + turn.taken.hosting, sum(usual_parts(turn, found, split))
+        served = found.steps.get(turn.kind, Served())
+        return turn.seconds, served.constant + served.factor * bench[turn.judge](*turn.sizes)
+
+    pieces = [
+        [(n, turn.begun, *cost(turn)) for n, lane in enumerate(load) for turn in lane] for load in loads if any(load)
+    ]
+    width = moment(np.array([taken for load in pieces for *_, taken, _ in load]))
+    paces = []
+    for load in pieces:
+        number, begun, taken, usual = np.array(load).T
+        paces.append(course(number.astype(int), begun, taken, usual, len(loads[0]), width))
+    return paces, width
+
+
+def spreads(seen: Seen, found: Overheads, split: Mapping[bool, Halves]) -> dict[tuple[bool, bool], list[Pair]]:
+    """Of like steps, by whether a judge takes them and whether they prefill: parts over their mean, at one pace.
+
+    Of all steps in order of their length as many as PAIRS stand for the others.
+    """
+    ratios: dict[tuple[bool, bool], list[tuple[float, float]]] = defaultdict(list)
+    loads = [load for load in seen.loads if any(load)]
+    paces, width = courses(loads, found, {}, split) if split and loads else ([], MOMENT)
+    for load, pace in zip(loads, paces, strict=False):
+        begun = min(lane[0].begun for lane in load if lane)
+        for number, lane in enumerate(load):
+            for turn in lane:
+                slower = pace[number, int((turn.begun - begun) / width)]
+                computing, hosting = usual_parts(turn, found, split)
+                if computing > 0 < hosting:
+                    parts = turn.taken.computing / computing / slower, turn.taken.hosting / hosting / slower
+                    ratios[turn.kind].append(parts)
+    return {kind: _typical(np.array(pairs)) for kind, pairs in ratios.items() if len(pairs) >= PAIRS}
+
+
+def _typical(pairs: Floats) -> list[Pair]:
+    ordered = pairs[np.argsort(pairs.sum(axis=1))]
+    middles = ((np.arange(PAIRS) + 0.5) * len(pairs) / PAIRS).astype(int)
+    chosen = ordered[middles] / ordered[middles].mean(axis=0)
+    return [(round(float(computing), 3), round(float(hosting), 3)) for computing, hosting in chosen]
 
 
 def _between(alone: tuple[float, float], beside: tuple[float, float], share: float) -> tuple[float, float]:
     return alone[0] + share * (beside[0] - alone[0]), alone[1] + share * (beside[1] - alone[1])
-
-
-def trimmed(values: Sequence[float]) -> float:
-    """Mean without the largest twentieth: those steps were held up by something else on the machine."""
-    kept = sorted(values)[: max(1, len(values) * 19 // 20)]
-    return mean(kept)
-
-
-def waits(trace: Sequence[Record]) -> list[float]:
-    """Seconds from each query's arrival to its first step."""
-    first: dict[int, float] = defaultdict(lambda: float("inf"))
-    for record in trace:
-        if isinstance(record, InferenceRecord) and record.scheduled is not None:
-            first[record.query] = min(first[record.query], record.scheduled)
-    return [first[r.query] - r.arrival for r in trace if isinstance(r, QueryRecord) and r.query in first]
-
-
-def closing(trace: Sequence[Record]) -> float:
-    """The median of the seconds from a query's last result to its answer."""
-    last: dict[int, float] = defaultdict(float)
-    for record in trace:
-        if isinstance(record, InferenceRecord):
-            last[record.query] = max(last[record.query], record.ended or 0.0)
-    after = [r.ended - last[r.query] for r in trace if isinstance(r, QueryRecord) and r.ended is not None]
-    return max(0.0, median(after)) if after else 0.0
-
-
-class _Log:
-    """Every turn of a lane, how long it was until the lane asked for the next one, and the thread's part in that."""
-
-    def __init__(self, lane: Lane, value_model: str | None) -> None:
-        self._lane = lane
-        self._value = value_model
-        self._turns: list[Logged] = []
-        self._last: tuple[float, float, Turn] | None = None
-        self._next_turn = lane.next_turn
-        lane.next_turn = self.next_turn  # type: ignore[method-assign]
-
-    def next_turn(self) -> Turn | None:
-        now, spent = perf_counter(), thread_time()
-        if self._last is not None:
-            self._turns.append(self._logged(*self._last, now, spent))
-        turn, self._last = self._next_turn(), None
-        if turn is not None:
-            turn = replace(turn, engine=Clocked(turn.engine))
-            self._last = now, spent, turn
-        return turn
-
-    def _logged(self, begun: float, spent: float, turn: Turn, now: float, until: float) -> Logged:
-        step, engine = turn.step, turn.engine
-        assert isinstance(engine, Clocked)
-        taken = Taken(engine.computing, max(0.0, until - spent - engine.computing), engine.results)
-        sizes = (step.decodes, step.context, step.prefill_tokens, len(step.chunks))
-        return Logged(turn.model == self._value, begun, now - begun, sizes, taken)
-
-    def close(self) -> list[Logged]:
-        """What was logged, and no more from now on."""
-        self._lane.next_turn = self._next_turn  # type: ignore[method-assign]
-        return self._turns

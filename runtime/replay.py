@@ -16,8 +16,6 @@ from octavo.profiles.errors import ConfigError
 from octavo.runtime.core.trace import Record
 from octavo.runtime.local import Octavo, Prepared, Result
 
-SPIN = 0.002  # seconds before an arrival that are not slept
-
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -76,7 +74,9 @@ def serve_load(
     futures: list[Future[Result]] = []
     for at, ready in prepared:
         while (ahead := at - recorder.now()) > 0:
-            sleep(max(0.0, ahead - SPIN) or ahead / 2)
+            sleep(
+                ahead
+            )  # a tenth of a millisecond late does no harm; waking often would take the interpreter from lanes
         spent = thread_time()
         futures.append(octavo.start(ready))
         opened(thread_time() - spent)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from statistics import median
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic, perf_counter, thread_time
 from typing import NamedTuple
 
@@ -18,10 +19,13 @@ from octavo.runtime.contents import Contents, Request
 from octavo.runtime.core.query import Candidate, Inference, Query
 from octavo.runtime.core.scheduler import Step
 from octavo.runtime.lane import Lane
+from octavo.runtime.pace import Clock, levels
 from octavo.runtime.parts import Clocked, Taken, parts
 
 DECODES = 8  # steps of a cell's rows
 ROUNDS = 2
+SLICE = 1.0  # seconds of the bench for all lanes at once, before each runs alone again
+ALONE = 0.3  # of the time for steps, in which the lanes run by themselves
 ARRIVALS = 1 << 40  # ids of queries that nobody asked
 
 
@@ -49,41 +53,61 @@ class Kind(NamedTuple):
         return cls(judge, step.decodes, step.prefill_tokens, len(step.chunks), past, cell.tokens)
 
 
-@dataclass(slots=True)
-class Times:
-    """Seconds, contexts and parts of steps by kind."""
+class Timed(NamedTuple):
+    """A step: of which kind, on which lane, when it began, and the seconds it took, in all and by its parts."""
 
-    seconds: dict[Kind, list[float]] = field(default_factory=dict)
-    contexts: dict[Kind, list[int]] = field(default_factory=dict)
-    taken: dict[Kind, list[Taken]] = field(default_factory=dict)
+    kind: Kind
+    lane: int
+    context: int
+    begun: float
+    seconds: float
+    taken: Taken
 
-    def add(self, kind: Kind, context: int, seconds: float, taken: Taken) -> None:
-        self.seconds.setdefault(kind, []).append(seconds)
-        self.contexts.setdefault(kind, []).append(context)
-        self.taken.setdefault(kind, []).append(taken)
+    @property
+    def spent(self) -> float:
+        """The processor's seconds: what the lane waited for is not in them."""
+        return self.taken.computing + self.taken.hosting
 
-    def step_times(self, *, judge: bool, fewest: int = 2, alone: Times | None = None) -> list[StepTime]:
-        """Median and half the interquartile range of each kind that was seen often enough.
+    def at_pace(self, pace: float) -> Timed:
+        """As it would have been on a machine that is so many times as fast."""
+        computing, hosting, results = self.taken
+        return self._replace(seconds=self.seconds / pace, taken=Taken(computing / pace, hosting / pace, results))
 
-        With the times of a lane that ran `alone`, the parts of the step as well, where both know them.
-        """
-        both = alone.taken if alone else {}
-        return [
+
+def step_times(steps: Iterable[Timed], *, judge: bool, alone: Iterable[Timed] = (), fewest: int = 2) -> list[StepTime]:
+    """Median and half the interquartile range of each kind that was seen often enough, at the machine's mean pace.
+
+    With the steps of lanes that ran `alone`, the parts of the step as well, where both know them.
+    """
+    apart = _kinds(alone, judge)
+    found = []
+    for kind, timed in sorted(_kinds(steps, judge).items()):
+        if len(timed) < fewest:
+            continue
+        seconds = [each.seconds for each in timed]
+        found.append(
             StepTime(
                 decodes=kind.decodes,
-                context=round(sum(self.contexts[kind]) / len(seconds)),
+                context=round(sum(each.context for each in timed) / len(timed)),
                 prefill_tokens=kind.prefill_tokens,
                 prefill_rows=kind.prefill_rows,
                 past=kind.past,
                 seconds=median(seconds),
                 spread=float(np.subtract(*np.percentile(seconds, [75, 25]))) / 2,
-                samples=len(seconds),
-                alone=parts(both[kind]) if kind in both else None,
-                beside=parts(self.taken[kind]) if kind in both else None,
+                samples=len(timed),
+                alone=parts([each.taken for each in apart[kind]]) if kind in apart else None,
+                beside=parts([each.taken for each in timed]) if kind in apart else None,
             )
-            for kind, seconds in sorted(self.seconds.items())
-            if kind.judge == judge and len(seconds) >= fewest
-        ]
+        )
+    return found
+
+
+def _kinds(steps: Iterable[Timed], judge: bool) -> dict[Kind, list[Timed]]:
+    found: dict[Kind, list[Timed]] = defaultdict(list)
+    for each in steps:
+        if each.kind.judge == judge:
+            found[each.kind].append(each)
+    return found
 
 
 def grid(context: int, max_rows: int, samples: int, max_step_tokens: int) -> list[Cell]:
@@ -111,12 +135,13 @@ def _lengths(context: int) -> Iterator[int]:
 class Stepper:
     """Drives the models of one lane through cells; nothing else may use the lane meanwhile."""
 
-    def __init__(self, lane: Lane, contents: Contents, value_model: str | None, ids: Iterator[int]) -> None:
+    def __init__(self, number: int, lane: Lane, contents: Contents, value: str | None, ids: Iterator[int]) -> None:
         self.lane = lane
-        self.times = Times()
+        self.steps: list[Timed] = []
+        self._number = number
         self._contents = contents
-        self._value = value_model if value_model in lane.engines else None
-        self._experts = [model for model in lane.engines if model != value_model]
+        self._value = value if value in lane.engines else None
+        self._experts = [model for model in lane.engines if model != value]
         self._ids = ids
         self._rng = np.random.default_rng(0)
 
@@ -179,7 +204,7 @@ class Stepper:
         stopped = [turn.scheduler.job(inference) for inference in inferences if inference is not None]
         turn.scheduler.commit(turn.step, 1, [job for job in stopped if job is not None])
         taken = Taken(engine.computing, thread_time() - spent - engine.computing, len(results))
-        self.times.add(kind, context, perf_counter() - begun, taken)
+        self.steps.append(Timed(kind, self._number, context, begun, perf_counter() - begun, taken))
         return True
 
     def _forget(self, asked: Sequence[Inference]) -> None:
@@ -188,64 +213,103 @@ class Stepper:
             self._contents.close(inference.query)
 
 
+@dataclass(slots=True)
+class Bench:
+    """What was timed with all lanes at once, and with one lane by itself."""
+
+    together: list[Timed] = field(default_factory=list)
+    alone: list[Timed] = field(default_factory=list)
+
+    def step_times(self, *, judge: bool) -> list[StepTime]:
+        return step_times(self.together, judge=judge, alone=self.alone)
+
+
 def time_steps(
-    lanes: Sequence[Lane], contents: Contents, value_model: str | None, cells: Sequence[Cell], seconds: float, seed: int
-) -> Times:
+    lanes: Sequence[Lane],
+    contents: Contents,
+    value_model: str | None,
+    cells: Sequence[Cell],
+    seconds: float,
+    seed: int,
+    *,
+    apart: bool = False,
+) -> Bench:
     """Drive all lanes at once through the cells, in changing order, for about so long and at least twice.
 
     The first round, from the smallest cell on, warms up; cells that it does not reach in a third of the time are too
-    large for this machine and are left out.
+    large for this machine and are left out. With `apart`, the first lane and the last (where the value model is) run by
+    themselves in between.
     """
     ids = count(ARRIVALS)
-    drivers = [_Driver(Stepper(lane, contents, value_model, ids), seed) for lane in lanes]
-    ordered = sorted(cells, key=lambda cell: (cell.queries * cell.tokens, cell))
+    steppers = [Stepper(number, lane, contents, value_model, ids) for number, lane in enumerate(lanes)]
     until = monotonic() + seconds
-    threads = [Thread(target=driver.run, args=(ordered, until, seconds, drivers)) for driver in drivers]
+    ordered = sorted(cells, key=lambda cell: (cell.queries * cell.tokens, cell))
+    reached = ordered[: min(_in_turn(steppers, lambda _: iter(ordered), seconds / 3))]
+    _taken(steppers)
+    found, part = Bench(), min(SLICE, seconds / 4)
+    decks = {stepper: Deck(reached, seed) for stepper in steppers}
+    single = {stepper: Deck(reached, seed) for stepper in dict.fromkeys([steppers[0], steppers[-1]] if apart else [])}
+    share = part * ALONE / (1 - ALONE) / max(1, len(single))
+    while monotonic() < until or any(deck.rounds < ROUNDS for deck in [*decks.values(), *single.values()]):
+        _in_turn(steppers, decks.__getitem__, part)
+        found.together += _taken(steppers)
+        for stepper, deck in single.items():
+            _in_turn([stepper], lambda _, deck=deck: deck, share)  # type: ignore[misc]
+            found.alone += _taken([stepper])
+    clock: Clock = "spent" if apart else "seconds"
+    return Bench(levels(found.together, clock), levels(found.alone, clock))
+
+
+class Deck:
+    """All cells in changing order, for ever; counts how often all have been dealt."""
+
+    def __init__(self, cells: Sequence[Cell], seed: int) -> None:
+        self._cells = list(cells)
+        self._rng = random.Random(seed)
+        self._left: list[Cell] = []
+        self.rounds = -1
+
+    def __iter__(self) -> Iterator[Cell]:
+        return self
+
+    def __next__(self) -> Cell:
+        if not self._left:
+            self.rounds += 1
+            self._rng.shuffle(self._cells)
+            self._left = list(self._cells)
+        return self._left.pop()
+
+
+def _in_turn(steppers: Sequence[Stepper], deck: Callable[[Stepper], Iterator[Cell]], seconds: float) -> list[int]:
+    """Each lane takes cells from its deck for so long; how many they took. None runs alone while another still does."""
+    until, counts = monotonic() + seconds, [0] * len(steppers)
+    done = [Event() for _ in steppers]
+
+    def drive(number: int, stepper: Stepper) -> None:
+        try:
+            for cell in deck(stepper):
+                stepper.run(cell)
+                counts[number] += 1
+                if monotonic() > until:
+                    break
+        finally:
+            done[number].set()
+        kept = len(stepper.steps)
+        while not all(each.is_set() for each in done):
+            stepper.run(cell)
+        del stepper.steps[kept:]
+
+    threads = [Thread(target=drive, args=pair) for pair in enumerate(steppers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return merged([driver.stepper.times for driver in drivers])
+    return counts
 
 
-def time_alone(
-    lanes: Sequence[Lane], contents: Contents, value_model: str | None, cells: Sequence[Cell], seconds: float, seed: int
-) -> Times:
-    """The first lane and the last, where the value model is, each by itself, for about so long in all."""
-    chosen = list(dict.fromkeys([lanes[0], lanes[-1]]))
-    share = seconds / len(chosen)
-    return merged([time_steps([lane], contents, value_model, cells, share, seed) for lane in chosen])
-
-
-@dataclass(slots=True, eq=False)
-class _Driver:
-    """One lane's thread. It goes on until all have gone through their cells often enough, so that none runs alone."""
-
-    stepper: Stepper
-    seed: int
-    rounds: int = 0
-
-    def run(self, cells: Sequence[Cell], until: float, seconds: float, drivers: Sequence[_Driver]) -> None:
-        rng, reached = random.Random(self.seed), []
-        for cell in cells:
-            self.stepper.run(cell)
-            reached.append(cell)
-            if monotonic() > until - seconds * 2 / 3:
-                break
-        self.stepper.times = Times()
-        while monotonic() < until or any(driver.rounds < ROUNDS for driver in drivers):
-            rng.shuffle(reached)
-            for cell in reached:
-                self.stepper.run(cell)
-            self.rounds += 1
-
-
-def merged(parts: Sequence[Times]) -> Times:
-    """The times of several lanes as one."""
-    times = Times()
-    for part in parts:
-        for kind, seconds in part.seconds.items():
-            times.seconds.setdefault(kind, []).extend(seconds)
-            times.contexts.setdefault(kind, []).extend(part.contexts[kind])
-            times.taken.setdefault(kind, []).extend(part.taken[kind])
-    return times
+def _taken(steppers: Sequence[Stepper]) -> list[Timed]:
+    """What the steppers have timed since the last time."""
+    found = [step for stepper in steppers for step in stepper.steps]
+    for stepper in steppers:
+        stepper.steps.clear()
+    return found

@@ -8,8 +8,11 @@ from octavo.runtime.core.query import Inference
 from octavo.runtime.core.trace import StepRecord
 from octavo.simulator.host import Host, Phase
 from octavo.simulator.lane import Lane, Leap
+from octavo.simulator.pace import Paced
 from octavo.simulator.timeline import Timeline
 
+REST = 1e-3
+"""Seconds without a step, after which the next takes longer where a host is shared."""
 PATIENCE = 10.0
 """How many times the swap a resident model may keep the device while others wait."""
 
@@ -19,7 +22,7 @@ class Device:
 
     Who comes and who leaves waits for the end of a step. `time` is when the last step ended. `skew` makes all longer.
     With `swaps` only one lane's weights are there at a time, and so many seconds bring in another's. With a `host` a
-    step runs by itself, phase by phase.
+    step runs by itself, phase by phase. With a `pace`, seconds of steps are usual seconds, of which more or fewer pass.
     """
 
     def __init__(
@@ -31,10 +34,12 @@ class Device:
         swaps: Mapping[Lane, float] | None = None,
         steps: list[StepRecord] | None = None,
         host: Host | None = None,
+        pace: Paced | None = None,
     ) -> None:
         self.name = name
         self.lanes = tuple(lanes)
         self.skew = skew
+        self.pace = pace
         self.time = 0.0
         self.busy = 0.0
         self.timeline = Timeline()
@@ -64,11 +69,22 @@ class Device:
     def end(self) -> float:
         """When what runs now ends."""
         if self.running is not None:
-            return self.time + self.skew * self.running.seconds
-        return self.time + self.skew * sum(leap.seconds for leap in self._round)
+            return self.time + self._lasts(self.time, self.running.seconds)
+        return self.time + self._lasts(self.time, sum(leap.seconds for leap in self._round))
+
+    def _lasts(self, now: float, seconds: float) -> float:
+        """Seconds that pass until steps of so many seconds are done."""
+        return self.skew * seconds if self.pace is None else self.pace.lasts(now, self.skew * seconds)
+
+    def _done(self, until: float) -> float:
+        """Seconds of steps since the last one ended."""
+        if self.pace is None or until <= self.time:
+            return (until - self.time) / self.skew
+        return self.pace.done(self.time, until) / self.skew
 
     def begin(self, now: float) -> bool:
         """Start what comes next; False when there is nothing to do."""
+        rested = now - self.time > REST
         self.time = max(self.time, now)
         if self._swaps:
             return self._begin_swapped()
@@ -76,17 +92,19 @@ class Device:
         if first is None:
             return False
         if self._host is not None:
-            self._begin_phases(first, self._host)
+            self._begin_phases(first, self._host, rested)
         elif len(self.lanes) > 1 and first.repeats > 1:
             self._begin_round(first)
         else:
             self.running = first
         return True
 
-    def _begin_phases(self, leap: Leap, host: Host) -> None:
+    def _begin_phases(self, leap: Leap, host: Host, rested: bool) -> None:
         leap.repeats, leap.seconds = 1, 0.0
         self.running = leap
-        self._phases = host.begin(self.name, self.time, leap.lane.name, leap.step, leap.lane.results(leap.step))
+        lane, again = leap.lane, leap.lane is self.lanes[self._turn - 1]
+        results = lane.results(leap.step)
+        self._phases = host.begin(self.name, lane.name, leap.step, results, rested=rested, again=again)
         self.go_on(self.time)
 
     def go_on(self, now: float) -> bool:
@@ -96,9 +114,11 @@ class Device:
             return False
         assert self._host is not None
         phase = self._phases.pop(0)
-        seconds = phase.seconds * self.skew
-        end = self._host.take(now, seconds) if phase.holds else now + seconds
-        leap.seconds = (end - self.time) / self.skew
+        if phase.holds:
+            end = self._host.take(now, lambda begin: self._lasts(begin, phase.seconds))
+        else:
+            end = now + self._lasts(now, phase.seconds)
+        leap.seconds = self._done(end)
         return True
 
     def _begin_swapped(self) -> bool:
@@ -114,7 +134,7 @@ class Device:
                 leap.seconds += leap.delay
                 self._resident, self._since = leap.lane, self.time
         if self._others_wait():
-            leap.shorten((self._since + PATIENCE * self._swaps[leap.lane] - self.time) / self.skew)
+            leap.shorten(self._done(self._since + PATIENCE * self._swaps[leap.lane]))
         self.running = leap
         return True
 
@@ -167,7 +187,7 @@ class Device:
         """Somebody came or left: stop at the first end of a step from now on. True when the end has changed."""
         if self.running is not None:
             repeats = self.running.repeats
-            self.running.shorten((now - self.time) / self.skew)
+            self.running.shorten(self._done(now))
             return self.running.repeats != repeats
         if self._round:
             self._cut_round(now)
@@ -177,7 +197,7 @@ class Device:
     def _cut_round(self, now: float) -> None:
         """Book the whole cycles before now, and go on step by step from there."""
         low, high = 0, self._round[0].repeats
-        elapsed = (now - self.time) / self.skew
+        elapsed = self._done(now)
         while low < high:
             middle = (low + high + 1) // 2
             if sum(leap.seconds_of(middle) for leap in self._round) < elapsed:
@@ -225,7 +245,7 @@ class Device:
         self._round = []
 
     def _note(self, leap: Leap) -> None:
-        step, seconds = leap.step, leap.seconds * self.skew
+        step, seconds = leap.step, self._lasts(self.time, leap.seconds)
         leap.start = self.time
         if self._steps is not None:
             record = StepRecord(self.name, self.time, seconds, step.decodes, step.context, step.prefill_tokens)

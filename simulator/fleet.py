@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import floor
 
+import numpy as np
+
 from octavo.profiles.ensemble import Lora
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.fleet import Placement
@@ -20,6 +22,8 @@ from octavo.simulator.lane import Lane
 from octavo.simulator.latency.choose import choose
 from octavo.simulator.latency.layers import Layers
 from octavo.simulator.latency.model import LatencyModel
+from octavo.simulator.latency.table import Table
+from octavo.simulator.pace import Course, Paced
 from octavo.simulator.station import Berth, Routing, Station
 from octavo.simulator.truth import Truth
 
@@ -46,7 +50,8 @@ class Fleet:
     """What a scenario's placements come to, and how more of the same is made.
 
     For tests, `most_repeats` is how far a leap may go, and `skew` makes each replica slower than the one before it.
-    `pace` is how many times longer than estimated every step takes.
+    `pace` is how many times longer than estimated every step takes. `swings` seeds how the pace of each device swings,
+    where step times were measured on a machine whose pace did.
     """
 
     scenario: Scenario
@@ -57,6 +62,7 @@ class Fleet:
     most_repeats: int = 1 << 30
     skew: float = 0.0
     pace: float = 1.0
+    swings: np.random.SeedSequence = field(default_factory=lambda: np.random.SeedSequence(0))
     _counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     @property
@@ -81,16 +87,25 @@ class Fleet:
         self._counts[kind] += 1
         for device in devices:
             device.skew = self.pace * (1 + self.skew * sum(self._counts.values()))
+            device.pace = self._paced(device.lanes[0].latency)
         unit = Unit(placement, index, names, devices)
         self.units.append(unit)
         for device in devices:
             _moor(self, device, placement, is_open)
         return unit
 
+    def _paced(self, latency: LatencyModel) -> Paced | None:
+        """Each device is a machine of its own, and any of the lanes that were measured."""
+        measured = latency.profile.pace if isinstance(latency, Table) else None
+        if measured is None:
+            return None
+        (seed,) = self.swings.spawn(1)
+        return Course(measured, seed).of(int(seed.generate_state(1)[0]))
 
-def build(scenario: Scenario, truth: Truth, steps: list[StepRecord] | None = None) -> Fleet:
+
+def build(scenario: Scenario, truth: Truth, steps: list[StepRecord] | None, swings: np.random.SeedSequence) -> Fleet:
     """Every placement's replicas. Raises ConfigError when weights and some KV cache do not fit."""
-    fleet = Fleet(scenario, truth, steps)
+    fleet = Fleet(scenario, truth, steps, swings=swings)
     missing = list(scenario.fleet.operations.down)
     for index, placement in enumerate(scenario.fleet.placement):
         names = scenario.names_of(placement)

@@ -6,14 +6,13 @@ the caches hold changes with every turn; that is measured. What a step waits for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 
 from octavo.profiles.latency import HostTimes, LatencyProfile
 from octavo.runtime.core.scheduler import Step
 from octavo.simulator.latency.table import Table
-
-Pace = Callable[[str, float], float]
 
 
 class Phase:
@@ -46,8 +45,13 @@ class Split:
 
         return Split(table("computing"), table("hosting"))
 
-    def phases(self, step: Step, after: float) -> list[Phase]:
-        """A step that decodes and prefills does one after the other; `after` are seconds on the host at its end."""
+    def phases(
+        self, step: Step, after: float = 0.0, rest: Sequence[float] = (0.0, 0.0), again: float = 1.0
+    ) -> list[Phase]:
+        """A step that decodes and prefills does one after the other; `after` are seconds on the host at its end.
+
+        After a `rest` each part takes so much longer; `again`: how many times as long a mere decode computes.
+        """
         phases = []
         if step.decodes:
             phases = [Phase(table.decode(step.decodes, step.context).seconds, holds) for table, holds in self._tables()]
@@ -55,6 +59,10 @@ class Split:
             before = [phase.seconds for phase in phases] or [0.0, 0.0]
             for (table, holds), first in zip(self._tables(), before, strict=True):
                 phases.append(Phase(max(0.0, table.mixed(step.decodes, step.context, step.chunks) - first), holds))
+        elif step.decodes:
+            phases[0].seconds *= again
+        for phase, longer in zip(phases, rest, strict=False):
+            phase.seconds += longer
         phases[-1].seconds += after
         return phases
 
@@ -63,38 +71,53 @@ class Split:
 
 
 class Host:
-    """First come, first served, and whoever holds it keeps it for as long as he wants.
+    """First come, first served; whoever holds it keeps it for as long as he wants, and who waited must wake first.
 
-    `splits` are those of each lane by name, alone and beside others, and `results` its seconds for each result.
-    `pace` says how many times as long a step of a device takes that begins at a time.
+    `splits` are those of each lane by name, alone and beside others; `times` what else is known of it. Queries
+    begin with so many `inferences` on the mean. Steps differ by a `seed`, where it is known how like ones do.
     """
 
     def __init__(
         self,
         splits: Mapping[str, tuple[Split, Split]],
-        results: Mapping[str, float],
-        times: HostTimes,
-        pace: Pace = lambda device, now: 1.0,
+        times: Mapping[str, HostTimes],
+        first: HostTimes,
+        inferences: float,
+        seed: int = 0,
     ) -> None:
-        self.times = times
-        self._pace = pace
-        self._splits = splits
-        self._results = results
-        self._running: set[str] = set()
+        self.post = first.post
+        self._opening = first.arrival + inferences * first.start
         self._free = 0.0
+        self._handover = first.handover
+        self._splits = splits
+        self._times = times
+        self._running: set[str] = set()
+        self._random = Random(seed)
 
-    def take(self, now: float, seconds: float) -> float:
-        """Hold it for so long, as soon as it is free; returns until when."""
-        self._free = max(self._free, now) + seconds
+    def take(self, now: float, lasts: Callable[[float], float]) -> float:
+        """Hold it as soon as it is free, for as long as is said of when that begins; returns until when."""
+        begin = now if now >= self._free else self._free + self._handover
+        self._free = begin + lasts(begin)
         return self._free
 
-    def begin(self, device: str, now: float, lane: str, step: Step, results: int) -> list[Phase]:
-        """A step begins, at whose end there are so many results; returns its phases."""
+    def open(self, now: float) -> float:
+        """A query is opened, and has arrived when somebody has taken the host for it; returns until when."""
+        self._free = max(self._free, now) + self._opening
+        return now + self._opening
+
+    def begin(self, device: str, lane: str, step: Step, results: int, *, rested: bool, again: bool) -> list[Phase]:
+        """A step begins, at whose end there are so many results; returns its phases.
+
+        `rested`: the device had nothing to do; `again`: the lane took its last step too.
+        """
         self._running.add(device)
-        split, pace = self._splits[lane][len(self._running) > 1], self._pace(device, now)
-        phases = split.phases(step, results * self._results[lane])
-        for phase in phases:
-            phase.seconds *= pace
+        split, times = self._splits[lane][len(self._running) > 1], self._times[lane]
+        longer = times.rest if rested else (0.0, 0.0)
+        phases = split.phases(step, results * times.result, longer, times.again if again else 1.0)
+        if pairs := times.prefills if step.chunks else times.decodes:
+            pair = pairs[int(self._random.random() * len(pairs))]
+            for phase in phases:
+                phase.seconds *= pair[phase.holds]
         return phases
 
     def leave(self, device: str) -> None:

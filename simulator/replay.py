@@ -15,10 +15,11 @@ from octavo.runtime.core.scheduler import Limits
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, StepRecord
 from octavo.simulator.arrivals import Open
 from octavo.simulator.device import Device
-from octavo.simulator.host import Host, Pace, Split
+from octavo.simulator.host import Host, Split
 from octavo.simulator.lane import Lane
 from octavo.simulator.latency.model import LatencyModel, leap_seconds
 from octavo.simulator.latency.table import Table
+from octavo.simulator.pace import Course, Seed
 from octavo.simulator.station import Berth, Station
 from octavo.simulator.truth import left_to_write
 from octavo.simulator.world import Ask, World
@@ -123,11 +124,11 @@ def replay(
     records: Iterable[Record],
     profiles: Sequence[LatencyProfile],
     header: RunRecord | None = None,
-    speed: Pace | None = None,
+    seed: int | None = 0,
 ) -> list[Record]:
     """The simulated trace of a measured load. `header` is that of the trace, where the trace does not begin with it.
 
-    `speed` says how many times as long steps took while it was served, by device and time, where lanes share a process.
+    Where the profiles know how the machine's pace swung, it swings by that `seed`; with None, as it did then.
     Raises ConfigError when the trace does not say how it was run, or when no profile is of one of its models.
     """
     kept = list(records)
@@ -137,18 +138,19 @@ def replay(
     queries = sorted((r for r in kept if isinstance(r, QueryRecord)), key=lambda r: r.arrival)
     if not queries:
         raise ConfigError("trace: it has no queries")
-    truth = remember([r for r in kept if isinstance(r, InferenceRecord)], run.value_model)
+    inferences = [r for r in kept if isinstance(r, InferenceRecord)]
+    truth = remember(inferences, run.value_model)
     steps: list[StepRecord] = []
-    host = host_of(run, profiles, speed)
+    host = host_of(run, profiles, sum(not r.judge for r in inferences) / len(queries), seed)
     overhead = max(profile.inference_overhead for profile in profiles)
     world = World(
         Open([Ask(r.arrival, _query(r)) for r in queries]),
         Ensemble(tuple(run.experts), run.samples_per_expert, run.value_model, run.min_candidates),
         policy_named(run.policy, **run.settings),
-        stations(run, profiles, truth, steps, host),
+        stations(run, profiles, truth, steps, host, seed),
         truth,
         deadline=run.deadline,
-        overhead=max(0.0, overhead - host.times.arrival) if host else overhead,
+        overhead=host.post if host else overhead,
         closing=max(profile.query_overhead for profile in profiles),
         host=host,
     )
@@ -177,20 +179,16 @@ def _query(record: QueryRecord) -> Query:
     return Query(record.query, record.prompt_tokens, max(record.max_new_tokens, 1), tuple(record.prefix))
 
 
-def host_of(run: RunRecord, profiles: Sequence[LatencyProfile], speed: Pace | None = None) -> Host | None:
+def host_of(run: RunRecord, profiles: Sequence[LatencyProfile], inferences: float, seed: int | None = 0) -> Host | None:
     """What the lanes of a process share; None for one lane, or where a profile does not say."""
     found = {model: _profile(model, run, profiles) for models in run.devices.values() for model in models}
-    splits = {}
+    splits, times = {}, {}
     for model, profile in found.items():
         alone, beside = Split.of(profile, "alone"), Split.of(profile, "beside")
         if alone is None or beside is None or profile.host is None:
             return None
-        splits[model] = alone, beside
-    first = found[run.experts[0]].host
-    if first is None or len(run.devices) < 2:
-        return None
-    results = {model: profile.host.result for model, profile in found.items() if profile.host}
-    return Host(splits, results, first, speed) if speed else Host(splits, results, first)
+        splits[model], times[model] = (alone, beside), profile.host
+    return Host(splits, times, times[run.experts[0]], inferences, seed or 0) if len(run.devices) > 1 else None
 
 
 def stations(
@@ -199,15 +197,18 @@ def stations(
     truth: Remembered,
     steps: list[StepRecord],
     host: Host | None = None,
+    seed: Seed = 0,
 ) -> dict[str, Station]:
     """The devices that the run had, each model with its own limits and the step times of its kind."""
     found: dict[str, Station] = {}
-    for name, models in run.devices.items():
+    measured = _profile(run.experts[0], run, profiles).pace
+    course = Course(measured, seed) if measured else None
+    for number, (name, models) in enumerate(run.devices.items()):
         lanes = []
         for model in models:
             limits = Limits(**run.limits[model])  # type: ignore[arg-type]
             lanes.append(Lane(model, (model,), limits, _latency(model, run, profiles), truth))
-        device = Device(name, lanes, steps=steps, host=host)
+        device = Device(name, lanes, steps=steps, host=host, pace=course.of(number) if course else None)
         for lane in lanes:
             found[lane.name] = Station(lane.name, "", [Berth(device, lane)])
     return found

@@ -25,7 +25,7 @@ from octavo.simulator.deadline import uncovered
 from octavo.simulator.device import Device
 from octavo.simulator.fleet import Fleet, build
 from octavo.simulator.independent import Independent, is_independent
-from octavo.simulator.latency.choose import other_cache
+from octavo.simulator.latency.choose import other_cache, swinging
 from octavo.simulator.latency.model import Band
 from octavo.simulator.load import draw
 from octavo.simulator.metrics import Sample, estimates, mean_costs, sample, window
@@ -224,7 +224,7 @@ def prepare(
     streams = Streams(seed)
     load = draw(scenario, streams, recorded)
     steps: list[StepRecord] = []
-    fleet = build(scenario, load.truth, steps if trace else None)
+    fleet = build(scenario, load.truth, steps if trace else None, streams.seed_of("pace"))
     ensemble, policy = panel(scenario)
     kept: list[InferenceRecord] = []
     tokens = Tokens(int(scenario.workload.warmup * load.queries), kept if trace else None)
@@ -354,7 +354,8 @@ def _notes(scenario: Scenario, runs: list[Kept]) -> tuple[str, ...]:
     notes += [f"{kind}: {count} in {len(runs)} runs" for kind, count in sorted(happened.items())]
     used = [scenario.model_of(expert.name) for expert in scenario.ensemble.experts]
     rumours = sorted({model.name for model in used if model and model.rumour})
-    notes += [said for said in (runs[0].unsaid, other_cache(scenario), _schedule(scenario)) if said]
+    said = runs[0].unsaid, other_cache(scenario), _schedule(scenario), swinging(scenario)
+    notes += [each for each in said if each]
     return (*notes, *remarks(scenario), *(f"{name} is a rumour" for name in rumours))
 
 

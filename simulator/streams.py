@@ -20,6 +20,7 @@ Purpose = Literal[
     "failures",
     "spot",
     "maintenance",
+    "pace",
 ]
 """In the order in which streams are spawned; new purposes go to the end."""
 

@@ -77,23 +77,32 @@ class Validation:
         return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
-def validate(measured: Iterable[Record], simulated: Iterable[Record], name: str = "replay") -> Validation:
-    """Compare two traces of the same queries. Raises ConfigError when they are not of the same queries."""
-    real, model = _Trace(measured), _Trace(simulated)
-    shared = sorted(set(real.queries) & set(model.queries))
+def validate(
+    measured: Iterable[Record],
+    simulated: Iterable[Record],
+    name: str = "replay",
+    *,
+    others: Sequence[Iterable[Record]] = (),
+) -> Validation:
+    """Compare two traces of the same queries. Raises ConfigError when they are not of the same queries.
+
+    With `others`, simulations of other seeds, the mean of each metric counts, and intervals hold what differs between
+    them.
+    """
+    real, models = _Trace(measured), [_Trace(trace) for trace in (simulated, *others)]
+    shared = sorted(set(real.queries).intersection(*(model.queries for model in models)))
     if not shared:
         raise ConfigError(f"{name}: the traces have no answered query in common")
     random = np.random.default_rng(0)
+    both = [[trace.queries[q] for q in shared] for trace in (real, *models)]
     metrics = [
-        *_paired("ttft", [real.queries[q].ttft for q in shared], [model.queries[q].ttft for q in shared], random),
-        *_paired(
-            "latency", [real.queries[q].latency for q in shared], [model.queries[q].latency for q in shared], random
-        ),
-        *_paired("tpot", *_common(real.tpot, model.tpot), random),
-        _throughput(real, model),
+        *_paired("ttft", *([query.ttft for query in queries] for queries in both), random=random),
+        *_paired("latency", *([query.latency for query in queries] for queries in both), random=random),
+        *_paired("tpot", *_common(real.tpot, *(model.tpot for model in models)), random=random),
+        _throughput(real, models),
     ]
-    latencies = [tuple(sorted(trace.queries[q].latency or 0.0 for q in shared)) for trace in (real, model)]
-    return Validation(name, tuple(metrics), latencies[0], latencies[1], tuple(_notes(real, model, shared)))
+    latencies = [tuple(sorted(query.latency or 0.0 for query in queries)) for queries in both[:2]]
+    return Validation(name, tuple(metrics), latencies[0], latencies[1], tuple(_notes(real, models[0], shared)))
 
 
 class _Trace:
@@ -125,26 +134,26 @@ class _Trace:
             self.tpot[key] = (record.ended - record.first_token) / (record.new_tokens - 1)
 
 
-def _common(
-    real: dict[tuple[int, str, int], float], model: dict[tuple[int, str, int], float]
-) -> tuple[list[float], list[float]]:
-    keys = sorted(set(real) & set(model))
-    return [real[key] for key in keys], [model[key] for key in keys]
+def _common(*traces: dict[tuple[int, str, int], float]) -> list[list[float | None]]:
+    keys = sorted(set(traces[0]).intersection(*traces[1:]))
+    return [[trace[key] for key in keys] for trace in traces]
 
 
 def _paired(
-    name: str, measured: Sequence[float | None], simulated: Sequence[float | None], random: np.random.Generator
+    name: str, measured: Sequence[float | None], *simulated: Sequence[float | None], random: np.random.Generator
 ) -> list[Compared]:
-    """Mean and percentiles of both, the same queries drawn for both in each resample."""
-    pairs = [(m, s) for m, s in zip(measured, simulated, strict=True) if m is not None and s is not None]
-    if not pairs:
+    """Mean and percentiles; each resample draws a simulation, and the same queries of it and of what was measured."""
+    rows = [row for row in zip(measured, *simulated, strict=True) if None not in row]
+    if not rows:
         return []
-    real, model = np.array(pairs).T
-    picks = random.integers(len(pairs), size=(RESAMPLES, len(pairs)))
-    found = [_compared(f"{name}_mean", real.mean(), model.mean(), real[picks].mean(1), model[picks].mean(1))]
+    real, *models = np.array(rows, float).T
+    picks = random.integers(len(rows), size=(RESAMPLES, len(rows)))
+    which = random.integers(len(models), size=RESAMPLES) if len(models) > 1 else np.zeros(RESAMPLES, int)
+    drawn = real[picks], np.array(models)[which[:, None], picks]
+    found = [_compared(f"{name}_mean", real.mean(), np.mean(models), *(each.mean(1) for each in drawn))]
     for p in PERCENTILES:
-        resampled = (np.percentile(real[picks], p, axis=1), np.percentile(model[picks], p, axis=1))
-        found.append(_compared(f"{name}_p{p}", np.percentile(real, p), np.percentile(model, p), *resampled))
+        simply = np.percentile(real, p), np.percentile(models, p, axis=1).mean()
+        found.append(_compared(f"{name}_p{p}", *simply, *(np.percentile(each, p, axis=1) for each in drawn)))
     return found
 
 
@@ -155,14 +164,15 @@ def _compared(name: str, real: Any, model: Any, reals: Floats, models: Floats) -
     return Compared(name, "s", float(real), float(model), error)
 
 
-def _throughput(real: _Trace, model: _Trace) -> Compared:
+def _throughput(real: _Trace, models: Sequence[_Trace]) -> Compared:
     """Answers per second from the first arrival to the last answer."""
     rates = []
-    for trace in (real, model):
+    for trace in (real, *models):
         start = min(query.arrival for query in trace.queries.values())
         end = max(query.ended or 0.0 for query in trace.queries.values())
         rates.append(len(trace.queries) / max(end - start, 1e-12))
-    return Compared("throughput", "queries/s", rates[0], rates[1], Estimate(rates[1] / rates[0] - 1))
+    simulated = float(np.mean(rates[1:]))
+    return Compared("throughput", "queries/s", rates[0], simulated, Estimate(simulated / rates[0] - 1))
 
 
 def _notes(real: _Trace, model: _Trace, shared: Sequence[int]) -> list[str]:

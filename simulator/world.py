@@ -188,7 +188,7 @@ class World:
         if self.host is None:
             self._open_case(query, record)
         else:
-            read = self.host.take(self.now, self.host.times.arrival)
+            read = self.host.open(self.now)
             self.at(read, lambda: self._settling(self._open_case, query, record))
 
     def _ask_again(self, ask: Ask) -> None:

@@ -21,6 +21,7 @@ from octavo.simulator.latency.physics import BEND, Coefficients, Physics
 from octavo.simulator.latency.roofline import roofline
 from octavo.simulator.latency.silicon import Host, Silicon
 from octavo.simulator.latency.table import Table
+from octavo.simulator.pace import said
 
 
 def choose(scenario: Scenario, placement: Placement, name: str, lora_rank: int = 0, adapters: int = 0) -> LatencyModel:
@@ -67,6 +68,12 @@ def other_cache(scenario: Scenario) -> str | None:
         return None
     counted = f"memory is counted with KV in {scenario.engine.kv_precision} (engine.kv_precision)"
     return f"{scenario.latency} was measured with KV in {measured}, {counted}"
+
+
+def swinging(scenario: Scenario) -> str | None:
+    """What to say of step times from a machine whose pace swung."""
+    kind, _, argument = scenario.latency.partition(":")
+    return said(_read(argument).pace) if kind == "table" else None
 
 
 @lru_cache(maxsize=32)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 
@@ -32,13 +32,12 @@ class Curve:
 
     @staticmethod
     def through(points: Sequence[tuple[float, float]]) -> Curve:
-        """Of points at equal x the median counts; a dip of measured noise is levelled."""
+        """Of points at equal x the median counts; where y dips, which is measured noise, the mean of its neighbours."""
         at: dict[float, list[float]] = defaultdict(list)
         for x, y in points:
             at[x].append(y)
         xs = sorted(at)
-        ys = np.maximum.accumulate([median(at[x]) for x in xs])
-        return Curve(tuple(xs), tuple(float(y) for y in ys))
+        return Curve(tuple(xs), tuple(_rising([median(at[x]) for x in xs])))
 
     def line(self, x: float) -> Line:
         """Value and slope at x, and where the next piece begins."""
@@ -49,6 +48,17 @@ class Curve:
         slope = (y1 - y0) / (x1 - x0)
         until = x1 if piece < len(self.xs) - 2 else inf
         return Line(max(y0 + slope * (x - x0), SHORTEST), slope, until)
+
+
+def _rising(ys: Sequence[float]) -> list[float]:
+    """The nearest non-decreasing values, in least squares (pool adjacent violators; Ayer et al., 1955)."""
+    pools: list[list[float]] = []
+    for y in ys:
+        pools.append([y])
+        while len(pools) > 1 and mean(pools[-2]) >= mean(pools[-1]):
+            last = pools.pop()
+            pools[-1] += last
+    return [mean(pool) for pool in pools for _ in pool]
 
 
 @dataclass

@@ -1,41 +1,51 @@
 """Calibrates the simulator on one load of this machine's own engine, and predicts others: rates, lengths, policies.
 
-`python tests/bench/truth.py all BUNDLE TASKS FOLDER` does everything unattended and prints the table of
-docs/benchmarks/simulator.md, in some three minutes; `measure`, `serve ... NUMBER` for each of LOADS and `table FOLDER`
-are its pieces. The machine must be quiet: the table says which share of its processors others used during each load,
-how often the kernel took one away from the server, how much slower than in the calibration each core was (the
-simulation is told so), and how much longer, and how unevenly, steps took than when they were measured.
+    python tests/bench/truth.py serve BUNDLE TASKS FOLDER ROUNDS
+    python tests/bench/truth.py table BUNDLE FOLDER
+
+A round serves a short slice of every load, two of the calibration and one of one expert alone, which belongs to it, in
+random order, each a run of its own from its own arrivals; so a machine that changes its pace every few seconds is much
+the same to all of them once there are some dozens of rounds. `serve` adds rounds to what FOLDER holds, each some
+twenty seconds, after half a minute of steps on the bench; `table` simulates every slice and compares percentiles over
+all slices of a load.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import pickle
+import random
 import sys
-import threading
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import psutil
-from cores import Cores
 
-from octavo.profiles.latency import read_latency
-from octavo.runtime.core.trace import RunRecord, from_lines, to_lines
+from octavo.profiles.latency import LatencyProfile, Pace
+from octavo.runtime.calibration import Calibration, Logged, Seen, logged
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record
+from octavo.runtime.handover import handover
 from octavo.runtime.local import Octavo
-from octavo.runtime.measure import LOAD, measure
-from octavo.runtime.replay import poisson, serve_load
+from octavo.runtime.measure import LOAD, bench_of
+from octavo.runtime.profiled import Usual, profiled
+from octavo.runtime.replay import poisson
+from octavo.runtime.steps import Bench
 from octavo.runtime.tasks import read_tasks
-from octavo.simulator.replay import pace, replay
-from octavo.simulator.validate import validate
+from octavo.simulator.estimate import Estimate
+from octavo.simulator.pace import said
+from octavo.simulator.replay import replay
+from octavo.simulator.validate import Validation, validate
 
-QUERIES = 400
-QUIET = 0.05
+SECONDS = 1.5
+FEWEST = 12  # queries of a slice
+BENCH = 24.0
 CORES = os.cpu_count() or 1
-SHOWN = ("ttft_p50", "latency_p50", "latency_p95", "latency_p99", "tpot_p50", "throughput")
 
 
 @dataclass(frozen=True)
@@ -57,131 +67,172 @@ LOADS = (
     Load(0.5, {"policy": "early_exit"}),
     Load(0.5, {"policy": "majority"}),
 )
+CALIBRATION, ONE = -1, -2  # beside the loads
 
 
-class Company:
-    """What else ran on the machine since the last look: others' share of its processors, and switches forced on us."""
+@dataclass(frozen=True)
+class Slice:
+    """What was recorded of one load in one round: its trace, and the turns of each lane."""
 
-    def __init__(self) -> None:
-        self.last = self._now()
-
-    def look(self) -> dict[str, float]:
-        before, self.last = self.last, self._now()
-        used, own, total, forced = (now - then for now, then in zip(self.last, before, strict=True))
-        return {
-            "others": max(used - own, 0.0) / max(total, 1e-9),
-            "forced_per_second": forced / max(total, 1e-9) * CORES,
-        }
-
-    @staticmethod
-    def _now() -> tuple[float, float, float, float]:
-        times, own = psutil.cpu_times(), psutil.Process()
-        spent = own.cpu_times()
-        total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        used = total - times.idle - getattr(times, "iowait", 0.0) - times.nice
-        return used, spent.user + spent.system, total, float(own.num_ctx_switches().involuntary)
+    trace: list[Record]
+    turns: list[list[Logged]]
 
 
-def everything(bundle: Path, tasks: Path, folder: Path) -> None:
-    """Measure, serve all loads, and print the table. What was measured or served before is kept."""
+@dataclass(frozen=True)
+class Round:
+    """Slices by the number of their load, what the calibration saw, and what share of the processors others used."""
+
+    slices: dict[int, Slice]
+    seen: Seen
+    others: float
+
+
+def others_share(before: Any, own: float) -> tuple[Any, float, float]:
+    """What other processes used of the machine's processors since `before`."""
+    now, spent = psutil.cpu_times(), sum(psutil.Process().cpu_times()[:2])
+    if before is None:
+        return now, spent, 0.0
+    total, idle = (sum(now) - sum(before), now.idle + now.iowait - before.idle - before.iowait)
+    return now, spent, max(0.0, total - idle - (spent - own)) / max(total, 1e-9)
+
+
+def serve(bundle: Path, tasks: Path, folder: Path, rounds: int) -> None:
+    """Add rounds to those that are there."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "measure.json").exists():
-        calibrate(bundle, tasks, folder)
-    for number, load in enumerate(LOADS):
-        if not (folder / f"load-{number}.jsonl").exists():
-            print(load.name, file=sys.stderr, flush=True)
-            serve(bundle, tasks, folder, number)
-    table(folder)
-
-
-def calibrate(bundle: Path, tasks: Path, folder: Path) -> None:
-    """Measure, and note how fast the cores were while loads were served for it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    marks: dict[str, float] = {}
-
-    def told(stage: str, _: float) -> None:
-        if stage == "calibrating" and stage not in marks:
-            marks[stage] = 0.0
-            pin(cores.count)
-            cores.mark()
-
-    with Cores(folder) as cores:
-        measure(bundle, prompts=tasks, queries=QUERIES // 2, seconds=20.0, out=folder, progress=told)
-        (folder / "cores.json").write_text(json.dumps(cores.kept()))
-
-
-def serve(bundle: Path, tasks: Path, folder: Path, number: int) -> None:
-    """Serve one of the loads, a lane on each core, and keep its trace, how fast the cores were, and what else ran."""
-    load, capacity = LOADS[number], json.loads((folder / "measure.json").read_text())["rate"] / LOAD
     texts = [task.prompt for task in read_tasks(tasks)]
-    options = {"seed": 1, "max_new_tokens": None, "policy": None, **load.options}
-    with Octavo.load(bundle, keep_records=True) as octavo, Cores(folder) as cores:
-        octavo.ask_many(texts[:48], **options)
-        pin(len(octavo.placed.lanes))
-        company = Company()
-        cores.mark()
-        real = serve_load(octavo, poisson(texts, load.share * capacity, QUERIES, seed=1), **options)
-        (folder / f"company-{number}.json").write_text(json.dumps(company.look() | {"cores": cores.kept()}))
-    (folder / f"load-{number}.jsonl").write_text("".join(f"{line}\n" for line in to_lines(real)))
+    options = {"seed": 1, "max_new_tokens": None, "policy": None}
+    with Octavo.load(bundle, keep_records=True) as octavo:
+        keep(folder / f"bench-{len(list(folder.glob('bench-*'))):02}.pkl.gz", bench_of(octavo, BENCH, seed=0))
+        calibration = Calibration(octavo, texts, options)
+        capacity = capacity_of(folder / "capacity.json", calibration)
+        first = len(list(folder.glob("round-*")))
+        for number in range(first, first + rounds):
+            keep(folder / f"round-{number:03}.pkl.gz", one_round(octavo, calibration, texts, capacity, number))
+            print(f"round {number}", file=sys.stderr, flush=True)
 
 
-def pin(lanes: int) -> None:
-    """Each lane's thread to a core of its own, so that it is known whose speed is whose."""
-    for thread in threading.enumerate():
-        for lane in range(lanes):
-            if thread.name == f"octavo cpu:{lane}" and thread.native_id:
-                os.sched_setaffinity(thread.native_id, {lane})
+def capacity_of(path: Path, calibration: Calibration) -> float:
+    """Queries a second that the machine answers when many are asked at once, as it was found the first time."""
+    if not path.exists():
+        path.write_text(json.dumps(median(calibration.rate(1.0) for _ in range(9))))
+    return float(json.loads(path.read_text()))
 
 
-def speed_of(cores: list[list[tuple[float, float]]], usual: float) -> Callable[[str, float], float]:
-    """How many times as long as usual a step takes on a core, by the loop that was timed there last."""
-    times = [[when for when, _ in core] for core in cores]
+def one_round(octavo: Octavo, calibration: Calibration, texts: list[str], capacity: float, number: int) -> Round:
+    rng = random.Random(number)
+    order = [CALIBRATION, CALIBRATION, ONE, *range(len(LOADS))]
+    rng.shuffle(order)
+    calibration.seen, slices = Seen(endings=calibration.seen.endings, handovers=[handover()]), {}
+    before, own, _ = others_share(None, 0.0)
+    for place, load in enumerate(order):
+        rng.shuffle(texts)
+        seed = 1000 * (number + 1) + place
+        rate = capacity * (LOAD if load < 0 else LOADS[load].share)
+        queries = max(FEWEST, round(rate * SECONDS))
+        if load == CALIBRATION:
+            calibration.serve(rate, queries, seed)
+        elif load == ONE:
+            calibration.serve_one(rate, queries // 2, seed)
+        else:
+            options = {"seed": seed, "max_new_tokens": None, "policy": None, **LOADS[load].options}
+            slices[load] = Slice(*logged(octavo, poisson(texts, rate, queries, seed), [], **options))
+    return Round(slices, calibration.seen, others_share(before, own)[2])
 
-    def speed(device: str, now: float) -> float:
-        core = int(device.rpartition(":")[2])
-        return cores[core][max(0, bisect_right(times[core], now) - 1)][1] / usual
 
-    return speed
+def keep(path: Path, found: object) -> None:
+    partial = path.with_suffix(".part")
+    with gzip.open(partial, "wb", compresslevel=1) as out:
+        pickle.dump(found, out)
+    partial.rename(path)
 
 
-def table(folder: Path) -> None:
-    """Every load that was served beside what is simulated of it, at the pace that the cores then had."""
-    profiles = [read_latency(path) for path in sorted(folder.glob("latency-*.json"))]
-    usual = mean(seconds for core in json.loads((folder / "cores.json").read_text()) for _, seconds in core)
-    head = ("load", "others' CPU", "forced switches /s", "pace of the cores", "steps, mean", "p95", *SHOWN)
-    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    alone = True
-    for number, load in enumerate(LOADS):
-        path = folder / f"load-{number}.jsonl"
-        if not path.exists():
-            continue
-        with path.open(encoding="utf-8") as lines:
-            real = list(from_lines(lines, str(path)))
-        company = json.loads((folder / f"company-{number}.json").read_text())
-        run = next(record for record in real if isinstance(record, RunRecord))
-        found = validate(real, replay(real, profiles, speed=speed_of(company["cores"], usual)), load.name)
-        cells = " | ".join(f"{found[metric].error.value:+.1%}" for metric in SHOWN)
-        longer, slowest = pace(real, run, profiles)
-        alone &= company["others"] < QUIET
-        cores = " and ".join(f"x{mean(s for _, s in core) / usual:.2f}" for core in company["cores"])
-        about = f"{company['others']:.0%} | {company['forced_per_second']:.0f} | {cores}"
-        print(f"| {load.name} | {about} | x{longer:.2f} | x{slowest:.2f} | {cells} |")
-    if not alone:
-        print(
-            f"\nThe machine was not alone (over {QUIET:.0%} of its processors were others'): these figures say nothing."
-        )
+def kept(folder: Path, pattern: str) -> Iterator[Any]:
+    for path in sorted(folder.glob(pattern)):
+        with gzip.open(path, "rb") as read:
+            yield pickle.load(read)
+
+
+SHOWN = ("ttft_p50", "latency_p50", "latency_p95", "latency_p99", "tpot_p50")
+SEEDS = 3
+WAYS = ("at one pace", "at the pace of the calibration", "at the pace of the load")
+
+
+def table(bundle: Path, folder: Path) -> None:
+    """Every load that was served beside what is simulated of it, at three paces."""
+    rounds, bench, seen = list(kept(folder, "round-*.pkl.gz")), Bench(), Seen()
+    for each in kept(folder, "bench-*.pkl.gz"):
+        bench.together += each.together
+        bench.alone += each.alone
+    for each in rounds:
+        seen.add(each.seen)
+    usual = Usual.of(bench, seen)
+    with Octavo.load(bundle) as octavo:
+        profiles = profiled(octavo, bench, seen)
+    print(f"{len(rounds)} rounds; others used {max(each.others for each in rounds):.0%} of the processors at most")
+    print(said(profiles[0].pace))
+    with ProcessPoolExecutor() as pool:
+        tasks = []
+        for number, load in enumerate(LOADS):
+            slices = [each.slices[number] for each in rounds]
+            paces = [pace_then(usual, each) for each in slices]
+            tasks.append(pool.submit(compared, [each.trace for each in slices], paces, profiles, load.name))
+        found = dict(enumerate(task.result() for task in tasks))
+    for place, way in enumerate(WAYS):
+        print(f"\n| {way} | {' | '.join(SHOWN)} |\n|{'---|' * (len(SHOWN) + 1)}")
+        for number, ways in found.items():
+            print(f"| {LOADS[number].name} | {' | '.join(cell(ways[place][metric].error) for metric in SHOWN)} |")
+        means = [mean(abs(ways[place][metric].error.value) for ways in found.values()) for metric in SHOWN]
+        print(f"| mean absolute error | {' | '.join(f'{each:.1%}' for each in means)} |")
+
+
+def cell(error: Estimate) -> str:
+    """The error, and its interval."""
+    assert error.low is not None
+    assert error.high is not None
+    return f"{error.value:+.1%} ({error.low:+.0%} to {error.high:+.0%})"
+
+
+def pace_then(usual: Usual, found: Slice) -> Pace:
+    """What its lanes' pace was while a slice was served, beside that of the calibration."""
+    (course,), width = usual.courses([found.turns])
+    return Pace(seconds=width, lanes=course.tolist())
+
+
+def compared(
+    traces: Sequence[list[Record]], paces: Sequence[Pace], profiles: Sequence[LatencyProfile], name: str
+) -> list[Validation]:
+    """Of one load: simulated slice by slice, compared over all."""
+    measured: list[Record] = []
+    steady: list[Record] = []
+    known: list[Record] = []
+    swinging: list[list[Record]] = [[] for _ in range(SEEDS)]
+    for number, (trace, pace) in enumerate(zip(traces, paces, strict=True)):
+        steady += numbered(replay(trace, at_pace(profiles, None)), number)
+        known += numbered(replay(trace, at_pace(profiles, pace), seed=None), number)
+        for seed in range(SEEDS):
+            swinging[seed] += numbered(replay(trace, profiles, seed=1000 * number + seed), number)
+        measured += numbered(trace, number)
+    return [validate(measured, first, name, others=others) for first, *others in ([steady], swinging, [known])]
+
+
+def at_pace(profiles: Sequence[LatencyProfile], pace: Pace | None) -> list[LatencyProfile]:
+    return [profile.model_copy(update={"pace": pace}) for profile in profiles]
+
+
+def numbered(trace: Sequence[Record], place: int) -> list[Record]:
+    """Queries of different slices have different numbers."""
+    for record in trace:
+        if isinstance(record, QueryRecord | InferenceRecord):
+            record.query += place * 1_000_000
+    return list(trace)
 
 
 def main() -> None:
     match sys.argv[1:]:
-        case ["all", bundle, tasks, folder]:
-            everything(Path(bundle), Path(tasks), Path(folder))
-        case ["measure", bundle, tasks, folder]:
-            calibrate(Path(bundle), Path(tasks), Path(folder))
-        case ["serve", bundle, tasks, folder, number]:
-            serve(Path(bundle), Path(tasks), Path(folder), int(number))
-        case ["table", folder]:
-            table(Path(folder))
+        case ["serve", bundle, tasks, folder, rounds]:
+            serve(Path(bundle), Path(tasks), Path(folder), int(rounds))
+        case ["table", bundle, folder]:
+            table(Path(bundle), Path(folder))
         case _:
             sys.exit(str(__doc__))
 

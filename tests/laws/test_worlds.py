@@ -81,17 +81,17 @@ def test_a_device_runs_one_step_at_a_time_and_its_tokens_add_up(seed: int) -> No
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(SEEDS)
-def test_leaps_and_single_steps_give_the_same_trace(seed: int) -> None:
-    alike(ran(seed), ran(seed, leaps=False))
+@given(SEEDS, st.booleans())
+def test_leaps_and_single_steps_give_the_same_trace(seed: int, swings: bool) -> None:
+    alike(ran(seed, swings=swings), ran(seed, swings=swings, leaps=False))
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(SEEDS)
-def test_devices_simulated_apart_do_what_they_do_together(seed: int) -> None:
+@given(SEEDS, st.booleans())
+def test_devices_simulated_apart_do_what_they_do_together(seed: int, swings: bool) -> None:
     made = feed_forward(seed)
     independent.AT_ONCE = 7
-    apart, together = ran(seed, of=made, apart=True), ran(seed, of=made)
+    apart, together = ran(seed, of=made, apart=True, swings=swings), ran(seed, of=made, swings=swings)
     assert isinstance(apart.world, independent.Independent)
     assert not isinstance(together.world, independent.Independent)
     alike(apart, together)

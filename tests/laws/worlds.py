@@ -8,6 +8,8 @@ from functools import cache
 from typing import Any
 
 from octavo.profiles import Scenario, load_scenario, vary
+from octavo.profiles.latency import Pace
+from octavo.simulator.pace import Course
 from octavo.simulator.run import Prepared, prepare
 from octavo.simulator.spare import silenced
 
@@ -174,12 +176,15 @@ def world(
     apart: bool = False,
     policy: dict[str, Any] | None = None,
     skew: float = 1e-3,
+    swings: bool = False,
     of: Scenario | None = None,
 ) -> Prepared:
     """Ready to run. No two devices are exactly alike: ties have no order."""
     ready = prepare(of or scenario(seed, policy), seed, trace=True, apart=apart)
+    course = Course(Pace(seconds=0.01, lanes=[[0.5, 1.5, 2.5, 0.7]] * 3), seed) if swings else None
     for number, (device, _) in enumerate(ready.fleet.replicas):
         device.skew = 1 + skew * number
+        device.pace = course.of(number) if course else None
         for lane in device.lanes:
             lane.most_repeats = 1 << 30 if leaps else 1
     ready.fleet.skew = skew

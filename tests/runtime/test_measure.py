@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from octavo import cli
 from octavo.loads import read_load
 from octavo.profiles.errors import ConfigError
 from octavo.profiles.latency import StepTime, read_latency
 from octavo.runtime.core.trace import InferenceRecord, QueryRecord, RunRecord, from_lines
 from octavo.runtime.local import Octavo
-from octavo.runtime.measure import fitted, joules, measure, slug, summary
+from octavo.runtime.measure import joules, measure, numbers_in_line, slug, summary
+from octavo.runtime.profiled import fitted
 from octavo.runtime.replay import Arrival, fitting, poisson, serve_load
-from octavo.runtime.steps import grid, time_steps
+from octavo.runtime.steps import Cell, grid, time_steps
 
 
 def test_a_grid_stays_within_the_limits() -> None:
@@ -29,9 +31,9 @@ def test_a_grid_stays_within_the_limits() -> None:
 
 def test_steps_of_every_kind_are_timed_and_nothing_is_left_behind(bundle: Path) -> None:
     with Octavo.load(bundle, devices=["cpu:0", "cpu:1"]) as octavo:
-        cells = grid(32, 4, 2, 64)
-        times = time_steps(octavo.placed.lanes, octavo.loop.contents, "value", cells, 2.0, 0)
-        decoder, judge = times.step_times(judge=False), times.step_times(judge=True)
+        cells = [Cell(1, 1, 8), Cell(2, 2, 8), Cell(1, 2, 16)]
+        times = time_steps(octavo.placed.lanes, octavo.loop.contents, "value", cells, 3.0, 0)
+        decoder, judge = (times.step_times(judge=judge) for judge in (False, True))
         assert any(step.decodes == 4 and not step.prefill_tokens for step in decoder)
         assert any(step.decodes and step.prefill_tokens for step in decoder)
         assert any(step.prefill_rows == 2 for step in decoder)
@@ -61,7 +63,8 @@ def test_a_load_comes_at_its_times_and_its_trace_says_how_to_run_it_again(bundle
     assert isinstance(head, RunRecord)
     assert (head.policy, head.seed, head.source) == ("majority", 4, "measured")
     queries = [record for record in records if isinstance(record, QueryRecord)]
-    assert [query.arrival for query in queries] == pytest.approx([each.at for each in arrivals], abs=0.03)
+    late = [query.arrival - each.at for query, each in zip(queries, arrivals, strict=True)]
+    assert all(0 <= seconds < 5 for seconds in late)  # never early; how late is the machine's affair
     assert summary(records)["queries"] == 8
 
 
@@ -117,6 +120,10 @@ def test_a_measurement_writes_profiles_and_a_trace_that_can_be_read(bundle: Path
     assert decoder.concurrent == len(set(found.trace[0].devices))  # type: ignore[union-attr]
     for each in (decoder, judge):  # where lanes share the interpreter
         assert (each.host is not None) == any(step.alone for step in each.steps)
+        assert each.pace is not None
+        assert [len(lane) for lane in each.pace.lanes] == [len(each.pace.lanes[0])] * each.concurrent
+    assert cli.main(["simulate", "--replay", str(out), "--out", str(tmp_path / "replay.json")]) == 0
+    assert json.loads((tmp_path / "replay.json").read_text())["kind"] == "validation"
     trace = list(from_lines((out / "trace.jsonl").read_text().splitlines()))
     assert summary(trace) == summary(found.trace)
     document = json.loads((out / "measure.json").read_text())
@@ -127,6 +134,13 @@ def test_a_measurement_writes_profiles_and_a_trace_that_can_be_read(bundle: Path
         assert all(step["samples"] > 1 for step in profile["steps"])
     energy = document["energy"]
     assert (energy["watts"] is None) == (energy["source"] is None) == (energy["reason"] is not None)
+
+
+def test_numbers_stand_in_a_line_and_nothing_else_changes() -> None:
+    found = {"a": [1, -2.5, 3e-07], "b": [[1.0, 2.0], []], "c": [{"d": 1}, "1, 2"], "e": "[ 1,\n2]"}
+    text = numbers_in_line(json.dumps(found, indent=2))
+    assert json.loads(text) == found
+    assert '"a": [1, -2.5, 3e-07]' in text
 
 
 def test_a_step_costs_its_seconds_at_the_power_meanwhile() -> None:

@@ -8,9 +8,9 @@ from math import factorial
 import numpy as np
 import pytest
 
-from octavo.profiles.latency import HostTimes, LatencyProfile, Parts, StepTime
+from octavo.profiles.latency import HostTimes, LatencyProfile, Pace, Parts, StepTime
 from octavo.runtime.core.scheduler import Chunk, Prompt, Step
-from octavo.runtime.core.trace import InferenceRecord, QueryRecord, RunRecord, StepRecord
+from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, StepRecord, to_lines
 from octavo.simulator.host import Host, Phase, Split
 from octavo.simulator.replay import host_of, replay
 from octavo.simulator.validate import validate
@@ -40,7 +40,7 @@ def steps(alone: tuple[float, float], beside: tuple[float, float]) -> list[StepT
 def profile(
     alone: tuple[float, float] = (COMPUTING, HOSTING),
     beside: tuple[float, float] = (COMPUTING, HOSTING),
-    **times: float,
+    **times: object,
 ) -> LatencyProfile:
     facts = {"hardware": "made-up", "provider": "none", "precision": "fp32", "threads": 1, "measured_on": "2026-01-01"}
     found = {"steps": steps(alone, beside), "host": HostTimes(**times), "machine": {}}
@@ -83,8 +83,8 @@ def test_a_lane_is_as_fast_as_itself_or_as_the_host(lanes: int, hosting: float) 
 class Random(Host):
     """A host whose lanes' parts have exponential lengths."""
 
-    def begin(self, device: str, now: float, lane: str, step: Step, results: int) -> list[Phase]:
-        phases = super().begin(device, now, lane, step, results)
+    def begin(self, device: str, lane: str, step: Step, results: int, *, rested: bool, again: bool) -> list[Phase]:
+        phases = super().begin(device, lane, step, results, rested=rested, again=again)
         for phase in phases:
             phase.seconds *= RANDOM.exponential()
         return phases
@@ -115,8 +115,44 @@ def test_a_step_takes_its_own_time_alone_and_another_beside_others() -> None:
 
 
 def test_arrivals_and_results_take_the_host_too() -> None:
-    bare, more = profile(), profile(arrival=0.5, result=0.25)
-    assert seconds(2, more) - seconds(2, bare) == pytest.approx(0.5 + 2 * 0.25, rel=0.02)
+    """A query of two inferences; it arrives when somebody has taken the host for it, and is queued a moment later."""
+    bare, more = profile(), profile(arrival=0.5, start=0.2, post=0.1, result=0.25)
+    assert seconds(2, more) - seconds(2, bare) == pytest.approx(0.5 + 2 * 0.2 + 0.1 + 2 * 0.25, rel=0.02)
+
+
+def test_a_step_after_a_rest_takes_longer_and_a_decode_of_the_same_model_is_quicker() -> None:
+    """One expert alone: the first step finds the lane at rest, the others follow at once."""
+    head, query, *written = served(2)
+    assert isinstance(query, QueryRecord)
+    query.arrival = 1.0
+    usual = replay([_single(head), query, *written], [profile()])
+    rest = replay([_single(head), query, *written], [profile(rest=(0.5, 0.25))])
+    assert _latency(rest) - _latency(usual) == pytest.approx(0.75)
+    quicker = replay([_single(head), query, *written], [profile(again=0.5)])
+    assert _latency(usual) - _latency(quicker) == pytest.approx((TOKENS - 1) * COMPUTING / 2)
+
+
+def test_who_waits_for_the_host_has_it_a_moment_later() -> None:
+    """The host is always wanted: each turn costs a handover more. A lane that never waits pays none."""
+    busy, idle = (COMPUTING, 2 * COMPUTING), (COMPUTING, 0.1 * COMPUTING)
+    for lanes, both, share in ((2, busy, 1.0), (3, busy, 1.0), (1, busy, 0.0), (2, idle, 0.0)):
+        longer = seconds(lanes, profile(both, both, handover=0.001)) - seconds(lanes, profile(both, both))
+        assert longer == pytest.approx(share * lanes * TOKENS * 0.001, rel=0.01, abs=0.01)
+
+
+def test_steps_differ_by_the_seed_and_leave_the_mean() -> None:
+    pairs = [(0.5, 0.8), (1.0, 0.6), (1.5, 1.6)]
+    found = profile(decodes=pairs, prefills=[(1.0, 1.0)])
+    one, again, other = (replay(_alone(), [found], seed=seed) for seed in (1, 1, 2))
+    assert list(to_lines(one)) == list(to_lines(again)) != list(to_lines(other))
+    lengths = {round(r.seconds, 9) for r in one if isinstance(r, StepRecord) and r.decodes}
+    assert lengths == {round(c * COMPUTING + h * HOSTING, 9) for c, h in pairs}
+    assert _latency(one) == pytest.approx(_latency(replay(_alone(), [profile()])), rel=0.05)
+
+
+def _alone() -> list[Record]:
+    head, *rest = served(2)
+    return [_single(head), *rest]
 
 
 def test_a_step_that_decodes_and_prefills_takes_the_host_twice() -> None:
@@ -131,7 +167,8 @@ def test_a_step_that_decodes_and_prefills_takes_the_host_twice() -> None:
 
 
 def test_a_host_that_is_slower_for_a_while_shows_in_the_steps_of_then() -> None:
-    trace = replay(served(2), [profile()], speed=lambda device, now: 3.0 if now > 1.0 else 1.0)
+    pace = Pace(seconds=1.0, lanes=[[1.0] + [3.0] * 60] * 2)
+    trace = replay(served(2), [profile().model_copy(update={"pace": pace})], seed=None)
     early = [r.seconds for r in trace if isinstance(r, StepRecord) and r.start < 0.9]
     late = [r.seconds for r in trace if isinstance(r, StepRecord) and r.start > 1.1]
     assert np.mean(late) == pytest.approx(3 * np.mean(early), rel=0.05)
@@ -140,11 +177,19 @@ def test_a_host_that_is_slower_for_a_while_shows_in_the_steps_of_then() -> None:
 def test_profiles_without_parts_and_single_lanes_have_no_host() -> None:
     head = served(2)[0]
     assert isinstance(head, RunRecord)
-    assert host_of(head, [profile()]) is not None
-    assert host_of(head, [_without_parts(profile())]) is None
+    assert host_of(head, [profile()], 2) is not None
+    assert host_of(head, [_without_parts(profile())], 2) is None
     one = served(1)[0]
     assert isinstance(one, RunRecord)
-    assert host_of(one, [profile()]) is None
+    assert host_of(one, [profile()], 1) is None
+
+
+def test_lanes_wait_for_each_other_at_the_pace_of_each() -> None:
+    """A constant pace makes every part of a step longer, and a pace of one changes nothing."""
+    for share in (1.0, 1.6):
+        longer = profile((share * COMPUTING, share * HOSTING), (share * COMPUTING, share * HOSTING))
+        swung = profile().model_copy(update={"pace": Pace(seconds=0.2, lanes=[[share] * 5])})
+        assert seconds(3, swung) == pytest.approx(seconds(3, longer), rel=1e-6)
 
 
 def test_a_replay_of_a_replay_is_the_same() -> None:

@@ -9,8 +9,16 @@ import pytest
 
 from octavo.profiles import ConfigError
 from octavo.profiles.errors import GateError
-from octavo.profiles.latency import LatencyProfile, StepTime
-from octavo.runtime.core.trace import InferenceRecord, QueryRecord, Record, RunRecord, StepRecord, from_lines, to_lines
+from octavo.profiles.latency import LatencyProfile, Pace, StepTime
+from octavo.runtime.core.trace import (
+    InferenceRecord,
+    QueryRecord,
+    Record,
+    RunRecord,
+    StepRecord,
+    from_lines,
+    to_lines,
+)
 from octavo.simulator.replay import replay
 from octavo.simulator.validate import validate
 
@@ -79,6 +87,39 @@ def test_slower_steps_are_seen_as_an_error() -> None:
     with pytest.raises(GateError, match="tpot_p50: error"):
         compared.gate({"tpot_p50": 0.05})
     compared.gate({"tpot_p50": 0.9})
+
+
+def swinging(pace: Pace) -> list[LatencyProfile]:
+    return [each.model_copy(update={"pace": pace}) for each in PROFILES]
+
+
+def ends(trace: list[Record]) -> list[float]:
+    return [record.ended or 0.0 for record in trace if isinstance(record, QueryRecord)]
+
+
+def test_a_constant_pace_is_a_slower_machine_and_a_pace_of_one_is_none() -> None:
+    for share in (1.0, 1.7):
+        slower = replay([header(), *load()], [profile("decoder", share), profile("judge", share)])
+        swung = replay([header(), *load()], swinging(Pace(seconds=0.2, lanes=[[share] * 3])))
+        assert ends(swung) == pytest.approx(ends(slower), rel=1e-6)
+
+
+def test_swings_come_by_their_seed_leave_the_mean_step_and_widen_what_is_said() -> None:
+    profiles = swinging(Pace(seconds=0.2, lanes=[[0.6] * 10 + [1.4] * 10, [1.2] * 5 + [0.8] * 10 + [1.2] * 5]))
+    records = [header(), *load(120)]
+    steady, again = replay(records, PROFILES), replay(records, profiles, seed=3)
+    swung = [replay(records, profiles, seed=seed) for seed in range(10)]
+    assert list(to_lines(swung[3])) == list(to_lines(again)) != list(to_lines(swung[4]))
+
+    def step(trace: list[Record]) -> float:
+        """Mean, of what the decodes usually take."""
+        steps = [r for r in trace if isinstance(r, StepRecord) and r.decodes and not r.prefill_tokens]
+        return sum(r.seconds for r in steps) / sum(1e-3 + 1e-4 * r.decodes + 1e-7 * r.context for r in steps)
+
+    assert sum(map(step, swung)) / len(swung) == pytest.approx(step(steady), rel=0.05)
+    several, one = validate(steady, swung[0], others=swung[1:]), validate(steady, swung[0])
+    widths = [(e.high or 0.0) - (e.low or 0.0) for e in (several["latency_p50"].error, one["latency_p50"].error)]
+    assert widths[0] > widths[1]
 
 
 @pytest.mark.parametrize("named", [True, False])
