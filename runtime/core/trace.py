@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 Outcome = Literal["answered", "rejected", "failed"]
 End = Literal["finished", "withdrawn", "lost"]
+
+
+def _made_again(record: Any) -> tuple[Any, ...]:
+    """How pickle makes a record in another process: compiled, its class is made by its arguments alone."""
+    return type(record), tuple(getattr(record, each.name) for each in fields(record))
 
 
 @dataclass(slots=True)
@@ -33,6 +38,9 @@ class RunRecord:
     seed: int = 0
     source: Literal["measured", "simulated"] = "measured"
     machine: dict[str, str] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again(self)
 
 
 @dataclass(slots=True, init=False)
@@ -103,6 +111,9 @@ class InferenceRecord:
         self.correct = correct
         self.judges = judges
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again(self)
+
 
 @dataclass(slots=True, init=False)
 class QueryRecord:
@@ -171,6 +182,9 @@ class QueryRecord:
         self.prefix = prefix
         self.correct = correct
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again(self)
+
     @property
     def latency(self) -> float | None:
         return None if self.ended is None else self.ended - self.arrival
@@ -192,6 +206,9 @@ class StepRecord:
     prefill_tokens: int
     repeats: int = 1
     preempted: int = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again(self)
 
 
 Record = RunRecord | InferenceRecord | QueryRecord | StepRecord

@@ -142,7 +142,7 @@ def _headroom(plan: Plan) -> str:
 
 
 def _interval(plan: Plan) -> str:
-    low, high = ("more than any number of these" if usd is None else f"{usd:.2f} $/h" for usd in plan.band)
+    low, high = ("no number of these is enough" if usd is None else f"{usd:.2f} $/h" for usd in plan.band)
     best = plan.best
     less, more = f"{best.band.shorter:.0%} less", f"{best.band.longer:.0%} more time"
     steps = f"{low} where steps take {less}, {high} where they take {more}"

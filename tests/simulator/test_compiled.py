@@ -14,13 +14,15 @@ import pytest
 from octavo import compiled
 
 SAID = """
+import pickle
 import sys
 from octavo.profiles import load_scenario
 from octavo.runtime.core import kv, trace
 from octavo.simulator.run import simulate
 result = simulate(load_scenario(sys.argv[1], ["workload.queries=60"]), seeds=[0], trace=True)
 print(kv.__file__.endswith(".py"), file=sys.stderr)
-print(*trace.to_lines(result.records), result.metrics, sep="\\n")
+records = pickle.loads(pickle.dumps(result.records))
+print(*trace.to_lines(records), result.metrics, sep="\\n")
 """
 
 
