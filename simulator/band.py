@@ -17,7 +17,7 @@ ENOUGH = 50_000
 """Queries from which on a change on the same arrivals and lengths is known well enough, in a steady system."""
 REMEMBERS = 2.0
 """How many times as long queries may take with longer steps while that many are enough: a queue near capacity changes
-slowly."""
+slowly. One that only grows has no length that is enough."""
 
 
 def banded(result: Result, progress: Progress | None = None) -> Result:
@@ -30,7 +30,8 @@ def banded(result: Result, progress: Progress | None = None) -> Result:
         return result
     short = _shortened(result.scenario)
     base, fast, slow = _three(result, short, f"{result.name}, error band", progress)
-    if short is not result.scenario and slow.sample.latency.mean() > REMEMBERS * base.sample.latency.mean():
+    changed = slow.sample.latency.mean() > REMEMBERS * base.sample.latency.mean()
+    if changed and short is not result.scenario and not slow.overloaded:
         base, fast, slow = _three(result, result.scenario, f"{result.name}, error band, longer", progress)
     notes = result.notes
     if slow.overloaded:
