@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -104,7 +105,7 @@ def alike(one: Prepared, other: Prepared) -> None:
     for ours, theirs in ((one.world.queries, other.world.queries), (one.kept, other.kept)):
         assert len(ours) == len(theirs)
         for a, b in zip(_sorted(ours), _sorted(theirs), strict=True):
-            for name in a.__slots__:
+            for name in (each.name for each in fields(a)):
                 mine, yours = getattr(a, name), getattr(b, name)
                 if isinstance(mine, float) and isinstance(yours, float):
                     assert mine == pytest.approx(yours, rel=1e-9, abs=1e-9), name
