@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -64,12 +63,13 @@ def simulate_replay(
 def _replays(measured: Sequence[Record], profiles: Sequence[LatencyProfile], seeds: int) -> Iterator[list[Record]]:
     """A simulation for each seed; several on all cores."""
     from octavo.simulator.replay import replay
+    from octavo.simulator.run import cores
 
     one = partial(replay, measured, profiles, None)
     if seeds == 1:
         yield one(0)
         return
-    with ProcessPoolExecutor(min(seeds, os.cpu_count() or 1)) as pool:
+    with ProcessPoolExecutor(min(seeds, cores())) as pool:
         yield from pool.map(one, range(seeds))
 
 

@@ -100,7 +100,6 @@ def measure(
         idle, running = meter.idle_watts() if meter.counter else None, Watch(meter)
         bench = bench_of(octavo, seconds, seed)
         watts = running.watts()
-        steps = {judge: bench.step_times(judge=judge) for judge in (False, True)}
         calibration = Calibration(octavo, texts, options) if texts else None
         wanted = rate or 1.0
         if calibration:
@@ -116,7 +115,9 @@ def measure(
         if calibration:
             calibration.serve(wanted)
         profiles = profiled(octavo, bench, calibration.seen if calibration else Seen(), watts)
-    each = None if watts is None else joules(steps, watts / len(lanes))
+    each = None
+    if watts is not None:
+        each = joules({judge: bench.step_times(judge=judge) for judge in (False, True)}, watts / len(lanes))
     energy = Energy(meter.source, meter.reason, idle, watts, each)
     found = Measurement(profiles, trace, wanted, energy, len(arrivals or ()) - len(recorded))
     if out is not None:

@@ -11,7 +11,7 @@ from octavo.profiles.scenario import Scenario
 from octavo.simulator.estimate import Estimate
 from octavo.simulator.metrics import estimates
 from octavo.simulator.result import Result
-from octavo.simulator.run import Kept, Progress, Task, each_run
+from octavo.simulator.run import Kept, Progress, Task, all_runs
 
 ENOUGH = 50_000
 """Queries from which on a change on the same arrivals and lengths is known well enough, in a steady system."""
@@ -57,14 +57,7 @@ def _three(result: Result, scenario: Scenario, name: str, progress: Progress | N
     """Runs with steps as estimated, with shorter and with longer ones."""
     shorter, longer = result.band
     tasks = [Task(scenario, result.seeds[0], pace=1 + by) for by in (0.0, -shorter, longer)]
-    done: list[Kept] = []
-    if progress:
-        progress(name, 0.0)
-    for kept in each_run(tasks):
-        done.append(kept)
-        if progress:
-            progress(name, len(done) / len(tasks))
-    return done
+    return all_runs(tasks, name, progress)
 
 
 def _changes(base: Kept, other: Kept) -> Mapping[str, Callable[[float], float]]:

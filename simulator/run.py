@@ -95,13 +95,8 @@ def simulate(
     """
     check(scenario)
     chosen = tuple(scenario.seeds if seeds is None else seeds)
-    runs: list[Kept] = []
-    if progress:
-        progress(name or scenario.name, 0.0)
-    for done in each_run([Task(scenario, seed, trace=trace and not i) for i, seed in enumerate(chosen)]):
-        runs.append(done)
-        if progress:
-            progress(name or scenario.name, len(runs) / len(chosen))
+    tasks = [Task(scenario, seed, trace=trace and not i) for i, seed in enumerate(chosen)]
+    runs = all_runs(tasks, name or scenario.name, progress)
     result = _whole(name or scenario.name, scenario, chosen, runs)
     if scenario.targets.n_minus_1 is None or result.overloaded:
         return result
@@ -131,18 +126,35 @@ class Task:
         return (self.scenario.workload.queries or DEFAULT_QUERIES) * self.scenario.ensemble.inferences_per_query
 
 
+def all_runs(tasks: Sequence[Task], name: str, progress: Progress | None) -> list[Kept]:
+    """What is kept of each, in their order; `progress` is told how many are done."""
+    runs: list[Kept] = []
+    if progress:
+        progress(name, 0.0)
+    for kept in each_run(tasks):
+        runs.append(kept)
+        if progress:
+            progress(name, len(runs) / len(tasks))
+    return runs
+
+
 def each_run(tasks: Sequence[Task]) -> Iterable[Kept]:
     """What is kept of each, in their order.
 
     Long ones go to all cores, so that what a run holds in memory is held as often as there are cores. Short ones are
     done before processes would have begun.
     """
-    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(tasks))
-    if cores < 2 or sum(task.inferences for task in tasks) < WORTH_PROCESSES:
+    processes = min(cores(), len(tasks))
+    if processes < 2 or sum(task.inferences for task in tasks) < WORTH_PROCESSES:
         yield from map(run_kept, tasks)
         return
-    with ProcessPoolExecutor(cores) as pool:
+    with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(run_kept, tasks)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def simulate_all(
